@@ -1,0 +1,107 @@
+"""What an arm promises, and a checker that holds any arm to it.
+
+Joints are matched by name everywhere, never by index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardware.errors import ContractError
+
+
+@dataclass(frozen=True)
+class JointState:
+    """Measured joints: `positions` (J,) rad, `velocities` (J,) rad/s, taken at `stamp_ns`."""
+
+    names: tuple[str, ...]
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    stamp_ns: int
+
+    def ordered(self, names: tuple[str, ...]) -> JointState:
+        """The same state with its joints in the order of `names`. Raises KeyError on a missing name."""
+        if names == self.names:
+            return self
+        index = {name: i for i, name in enumerate(self.names)}
+        order = [index[name] for name in names]
+        return JointState(names, self.positions[order], self.velocities[order], self.stamp_ns)
+
+
+@dataclass(frozen=True)
+class JointCommand:
+    """Where the joints should be `duration_s` from now, and how fast they then still move.
+
+    `positions` (J,) rad; `velocities` (J,) rad/s at the end of the command. A non-zero final velocity
+    promises a further command; zero says the motion ends there. `stamp_ns` is the stamp of the camera
+    frame the command was decided from, so its age is measurable at the motor.
+    """
+
+    names: tuple[str, ...]
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    duration_s: float
+    stamp_ns: int
+
+
+@runtime_checkable
+class Arm(Protocol):
+    """A driven arm. Connect before use; disconnecting twice is fine.
+
+    `command` returns what was actually sent to the drives. `stop` brings the joints to rest and holds
+    them where they are measured to be.
+    """
+
+    @property
+    def joint_names(self) -> tuple[str, ...]: ...
+
+    def connect(self) -> None: ...
+
+    def state(self) -> JointState: ...
+
+    def command(self, command: JointCommand) -> JointCommand: ...
+
+    def stop(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+
+def check_arm(arm: Arm) -> None:
+    """Raise `ContractError`, naming the broken promise, if `arm` does not behave as an Arm.
+
+    Commands the arm to the position it is measured at, so nothing moves.
+    """
+    if not isinstance(arm, Arm):
+        raise ContractError(f"{type(arm).__name__} lacks part of the Arm contract")
+    arm.connect()
+    try:
+        state = arm.state()
+        _check_state(state, arm.joint_names)
+        hold = JointCommand(state.names, state.positions, np.zeros_like(state.positions), 0.1, state.stamp_ns)
+        sent = arm.command(hold)
+        if not isinstance(sent, JointCommand) or set(sent.names) != set(state.names):
+            raise ContractError("command() must return the JointCommand that was actually sent")
+        if not np.all(np.isfinite(sent.positions)):
+            raise ContractError("command() sent positions that are not finite")
+        arm.stop()
+        _check_state(arm.state(), arm.joint_names)
+    finally:
+        arm.disconnect()
+    arm.disconnect()
+
+
+def _check_state(state: JointState, names: tuple[str, ...]) -> None:
+    if set(state.names) != set(names):
+        raise ContractError(f"state() reports joints {state.names}, the arm says it has {names}")
+    for field in ("positions", "velocities"):
+        values = getattr(state, field)
+        if values.shape != (len(state.names),):
+            raise ContractError(f"state().{field} has shape {values.shape}, expected ({len(state.names)},)")
+        if not np.all(np.isfinite(values)):
+            raise ContractError(f"state().{field} is not finite: {values}")
+    if state.stamp_ns < 0:
+        raise ContractError(f"state().stamp_ns is negative: {state.stamp_ns}")

@@ -1,0 +1,9 @@
+"""Errors that users of `hardware` can meet and mend."""
+
+
+class ContractError(AssertionError):
+    """A Camera or an Arm broke a promise of its contract."""
+
+
+class RobotError(ValueError):
+    """A robot file or its URDF cannot be used; the message names the file and the key."""
