@@ -1,0 +1,183 @@
+"""Where the tool is, and which joints take it somewhere: pinocchio on the robot's URDF.
+
+    kinematics = Kinematics(robot)
+    servo = CartesianServo(kinematics, axes=("x", "y"), fixed={"z": 0.025})
+    command = servo.joint_command(state, displacement, duration_s=0.1, stamp_ns=frame.stamp_ns)
+
+`CartesianServo` turns a planner's action (tool displacement in metres) into a `JointCommand`. Positions are
+in metres in the robot's base frame, rotations are 3×3 matrices whose columns are the tool's axes in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pinocchio
+from numpy.typing import ArrayLike, NDArray
+
+from hardware.arm.contract import JointCommand, JointState
+from hardware.robot import Robot
+
+AXES = ("x", "y", "z")
+
+MAX_ITERATIONS = 6
+POSITION_TOLERANCE_M = 2e-5
+ROTATION_TOLERANCE_RAD = 2e-4
+DAMPING = 1e-3
+# The share of the way to the home posture that spare joints (the Panda's elbow) go in one solution. Without
+# it the elbow would drift, and the same tool pose would come to mean a different picture.
+POSTURE_GAIN = 0.05
+
+# What the servo corrects on its own (fixed axes, orientation, a tool outside the workspace) it corrects no
+# faster than this.
+CORRECTION_M_S = 0.2
+CORRECTION_RAD_S = 1.0
+
+
+class InverseSolution(NamedTuple):
+    """The best joints found for a tool pose, and how far from it their tool is."""
+
+    positions: NDArray[np.float64]
+    position_error_m: float
+    rotation_error_rad: float
+
+
+class Kinematics:
+    """Forward and inverse kinematics of one robot. Joint arrays are (J,) in the order of `robot.joints`."""
+
+    def __init__(self, robot: Robot) -> None:
+        self.robot = robot
+        model = pinocchio.buildModelFromUrdf(str(robot.urdf))
+        spare = [model.getJointId(name) for name in model.names[1:] if name not in robot.joint_names]
+        self._model = pinocchio.buildReducedModel(model, spare, pinocchio.neutral(model)) if spare else model
+        self._data = self._model.createData()
+        self._tool = self._model.getFrameId(robot.tool_link)
+        self._damping = DAMPING**2 * np.eye(6)
+        self._identity = np.eye(len(robot.joints))
+
+    def tool_position(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The tool tip (3,) at joint positions `q`."""
+        pinocchio.framesForwardKinematics(self._model, self._data, q)
+        return self._data.oMf[self._tool].translation.copy()
+
+    def tool_pose(self, q: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The tool tip (3,) and its rotation (3, 3) at joint positions `q`."""
+        pinocchio.framesForwardKinematics(self._model, self._data, q)
+        pose = self._data.oMf[self._tool]
+        return pose.translation.copy(), pose.rotation.copy()
+
+    def jacobian(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(6, J): joint velocities to the tool tip's linear, then angular velocity, along the base's axes."""
+        return pinocchio.computeFrameJacobian(
+            self._model, self._data, q, self._tool, pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED
+        )
+
+    def inverse(
+        self, target_position: ArrayLike, target_rotation: NDArray[np.float64], q_start: NDArray[np.float64]
+    ) -> InverseSolution:
+        """Joint positions near `q_start`, within limits, that bring the tool to the target: damped least squares.
+
+        Always answers with the best it found; the caller decides whether the errors are small enough.
+        Joints that the task leaves free go a little way home.
+        """
+        robot = self.robot
+        target = np.asarray(target_position, dtype=np.float64)
+        error = np.empty(6)
+        best: InverseSolution | None = None
+        q = np.minimum(np.maximum(q_start, robot.position_lower), robot.position_upper)
+        for i in range(MAX_ITERATIONS + 1):
+            jacobian = self.jacobian(q)  # also places the joints, so the frame costs next to nothing more
+            pose = pinocchio.updateFramePlacement(self._model, self._data, self._tool)
+            error[:3] = target - pose.translation
+            error[3:] = pose.rotation @ pinocchio.log3(pose.rotation.T @ target_rotation)
+            solution = InverseSolution(q, _norm(error[:3]), _norm(error[3:]))
+            if best is None or _residual(solution) <= _residual(best):
+                best = solution
+            arrived = (
+                solution.position_error_m < POSITION_TOLERANCE_M
+                and solution.rotation_error_rad < ROTATION_TOLERANCE_RAD
+            )
+            if (arrived and i > 0) or i == MAX_ITERATIONS:
+                break
+            normal = jacobian @ jacobian.T + self._damping
+            if i == 0:  # the posture step comes first, so that the iterations after it undo its side effects
+                posture = POSTURE_GAIN * (robot.home - q)
+                step = jacobian.T @ np.linalg.solve(normal, error - jacobian @ posture) + posture
+            else:
+                step = jacobian.T @ np.linalg.solve(normal, error)
+            q = np.minimum(np.maximum(q + step, robot.position_lower), robot.position_upper)
+        assert best is not None
+        return best
+
+
+class CartesianServo:
+    """Turns tool displacements on `axes` into joint commands; holds the `fixed` axes and home's orientation.
+
+    `fixed` gives metres in the base frame for every axis that is not in `axes`.
+    """
+
+    def __init__(
+        self, kinematics: Kinematics, axes: tuple[str, ...], fixed: Mapping[str, float] | None = None
+    ) -> None:
+        fixed = dict(fixed or {})
+        if sorted((*axes, *fixed)) != list(AXES):
+            raise ValueError(f"axes {axes} and fixed {tuple(fixed)} must name each of x, y, z exactly once")
+        robot = kinematics.robot
+        self.axes = tuple(axes)
+        self._kinematics = kinematics
+        self._active = [AXES.index(axis) for axis in axes]
+        self._held = [AXES.index(axis) for axis in fixed]
+        self._held_values = np.array(list(fixed.values()), dtype=np.float64)
+        for axis, value in fixed.items():
+            low, high = robot.workspace.min[AXES.index(axis)], robot.workspace.max[AXES.index(axis)]
+            if not low <= value <= high:
+                raise ValueError(
+                    f"fixed {axis} = {value:g} m is outside the workspace ({low:g} to {high:g} m)"
+                )
+        self._rotation = kinematics.tool_pose(robot.home)[1]
+
+    def joint_command(
+        self, state: JointState, displacement: ArrayLike, duration_s: float, stamp_ns: int
+    ) -> JointCommand:
+        """The command that moves the tool by `displacement` (A,) m from where it is measured, in `duration_s`.
+
+        The target is clipped into the workspace. A displacement of exactly zero makes a command that ends
+        at rest; any other ends at the mean velocity of the motion, which promises a further command.
+        Raises ValueError if `displacement` is not finite or has the wrong shape.
+        """
+        displacement = np.asarray(displacement, dtype=np.float64)
+        if displacement.shape != (len(self.axes),):
+            raise ValueError(
+                f"displacement has shape {displacement.shape}, axes {self.axes} need {len(self.axes)}"
+            )
+        if not np.isfinite(displacement).all():
+            raise ValueError(f"displacement is not finite: {displacement}")
+        robot = self._kinematics.robot
+        q = state.ordered(robot.joint_names).positions
+        position, rotation = self._kinematics.tool_pose(q)
+        target = position.copy()
+        target[self._active] += displacement
+        target[self._held] = self._held_values
+        target = np.minimum(np.maximum(target, robot.workspace_min), robot.workspace_max)
+        bound = np.full(3, CORRECTION_M_S * duration_s)
+        bound[self._active] += np.abs(displacement)
+        target = position + np.minimum(np.maximum(target - position, -bound), bound)
+        turn = pinocchio.log3(rotation.T @ self._rotation)
+        angle = _norm(turn)
+        if angle > (limit := CORRECTION_RAD_S * duration_s):
+            turn *= limit / angle
+        goal = self._kinematics.inverse(target, rotation @ pinocchio.exp3(turn), q).positions
+        moves = displacement.any()
+        velocities = (goal - q) / duration_s if moves else np.zeros_like(q)
+        return JointCommand(robot.joint_names, goal, velocities, duration_s, stamp_ns)
+
+
+def _residual(solution: InverseSolution) -> float:
+    """One figure to compare solutions by; a metre weighs as a radian, as in the least squares."""
+    return float(np.hypot(solution.position_error_m, solution.rotation_error_rad))
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    return float(np.sqrt(vector @ vector))

@@ -1,0 +1,298 @@
+"""The robot file: everything the rest of the code knows about an arm, loaded from `robots/NAME.yaml`.
+
+    robot = load_robot("panda")
+
+Bringing another arm means writing this file for it, next to its URDF. Whatever cannot work is refused
+here, with the file and the key in the message, before anything moves.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hardware.errors import RobotError
+
+ROBOTS_DIR = Path(__file__).parent / "robots"
+
+Number = Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(strict=True, gt=0.0)]
+Pixels = Annotated[int, Field(strict=True, gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+Vector = tuple[Number, Number, Number]
+
+
+class _Section(BaseModel):
+    """A part of the robot file: unknown keys, NaN and infinity are errors; nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Joint(_Section):
+    """One driven joint: position limits and home in rad (m if prismatic), then /s, /s² and /s³."""
+
+    name: Name
+    lower: Number
+    upper: Number
+    velocity: Positive
+    acceleration: Positive
+    jerk: Positive
+    home: Number
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Joint:
+        if self.lower >= self.upper:
+            raise ValueError(
+                f"{self.name}: lower limit {self.lower:g} is not below upper limit {self.upper:g}; swap them"
+            )
+        if not self.lower <= self.home <= self.upper:
+            raise ValueError(
+                f"{self.name}: home {self.home:g} is outside the limits {self.lower:g} to {self.upper:g}; "
+                "choose a home inside them"
+            )
+        return self
+
+
+class Workspace(_Section):
+    """The box that the tool tip may not leave: corners in m, base frame."""
+
+    min: Vector
+    max: Vector
+
+    @model_validator(mode="after")
+    def _corners_in_order(self) -> Workspace:
+        for axis, low, high in zip("xyz", self.min, self.max):
+            if low >= high:
+                raise ValueError(f"min {low:g} is not below max {high:g} on the {axis} axis; swap them")
+        return self
+
+
+class Gripper(_Section):
+    """A one-degree-of-freedom gripper: its joint in the URDF, and its opening in m when closed and open."""
+
+    joint: Name
+    closed: Number
+    open: Number
+
+
+class CameraMount(_Section):
+    """A fixed pinhole camera: image size in pixels, `vertical_fov` in rad, pose in m in the base frame."""
+
+    frame_id: Name
+    width: Pixels
+    height: Pixels
+    vertical_fov: Annotated[float, Field(strict=True, gt=0.0, lt=np.pi)]
+    position: Vector
+    target: Vector
+    up: Vector
+    rate_hz: Positive
+
+    @model_validator(mode="after")
+    def _looks_somewhere(self) -> CameraMount:
+        view = np.subtract(self.target, self.position)
+        if np.linalg.norm(np.cross(view, self.up)) < 1e-6:
+            raise ValueError("position, target and up leave the view undefined; move target or turn up")
+        return self
+
+
+class Robot(_Section):
+    """An arm as its robot file describes it. Arrays are float64, in the order of `joints`, read-only."""
+
+    name: Name
+    urdf: Path
+    base_link: Name
+    tool_link: Name
+    joints: Annotated[tuple[Joint, ...], Field(min_length=1)]
+    workspace: Workspace
+    camera: CameraMount
+    gripper: Gripper | None = None
+
+    @cached_property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(joint.name for joint in self.joints)
+
+    @cached_property
+    def home(self) -> NDArray[np.float64]:
+        """(J,) rad."""
+        return self._joint_array("home")
+
+    @cached_property
+    def position_lower(self) -> NDArray[np.float64]:
+        """(J,) rad."""
+        return self._joint_array("lower")
+
+    @cached_property
+    def position_upper(self) -> NDArray[np.float64]:
+        """(J,) rad."""
+        return self._joint_array("upper")
+
+    @cached_property
+    def velocity_limits(self) -> NDArray[np.float64]:
+        """(J,) rad/s."""
+        return self._joint_array("velocity")
+
+    @cached_property
+    def acceleration_limits(self) -> NDArray[np.float64]:
+        """(J,) rad/s²."""
+        return self._joint_array("acceleration")
+
+    @cached_property
+    def jerk_limits(self) -> NDArray[np.float64]:
+        """(J,) rad/s³."""
+        return self._joint_array("jerk")
+
+    @cached_property
+    def workspace_min(self) -> NDArray[np.float64]:
+        """(3,) m, base frame."""
+        return _read_only(self.workspace.min)
+
+    @cached_property
+    def workspace_max(self) -> NDArray[np.float64]:
+        """(3,) m, base frame."""
+        return _read_only(self.workspace.max)
+
+    def urdf_text(self, mesh_directory: str | Path) -> str:
+        """The URDF with its mesh names made absolute under `mesh_directory`.
+
+        PyBullet looks for meshes next to the URDF only, whatever its search path says, so the simulator
+        loads this text from a temporary file. Raises `RobotError` naming a mesh that is not there.
+        """
+        root = ElementTree.parse(self.urdf).getroot()
+        for mesh in root.iter("mesh"):
+            path = Path(mesh_directory) / mesh.get("filename", "")
+            if not path.is_file():
+                raise RobotError(f"{self.urdf}: mesh {path} does not exist; correct the mesh directory")
+            mesh.set("filename", str(path.resolve()))
+        return ElementTree.tostring(root, encoding="unicode")
+
+    def _joint_array(self, field: str) -> NDArray[np.float64]:
+        return _read_only([getattr(joint, field) for joint in self.joints])
+
+
+def load_robot(name_or_path: str | Path) -> Robot:
+    """The robot of `robots/NAME.yaml`, or of the given .yaml file. Raises `RobotError` if it cannot be used."""
+    path = _robot_path(name_or_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RobotError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
+    except yaml.YAMLError as error:
+        raise RobotError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise RobotError(
+            f"{path}: holds no robot; expected keys name, urdf, base_link, tool_link, joints, ..."
+        )
+    if isinstance(content.get("urdf"), str):
+        content["urdf"] = path.parent / content["urdf"]
+    try:
+        robot = Robot.model_validate(content)
+    except ValidationError as error:
+        raise RobotError(f"{path}: {_first_problem(error)}") from error
+    _check_urdf(robot, path)
+    return robot
+
+
+def robot_names() -> tuple[str, ...]:
+    """The robots that come with jepa-arm."""
+    return tuple(sorted(path.stem for path in ROBOTS_DIR.glob("*.yaml")))
+
+
+def _robot_path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        path = ROBOTS_DIR / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(robot_names())
+            raise RobotError(
+                f"no robot named {str(name_or_path)!r}; known: {known}; or give a robot .yaml file"
+            )
+    if not path.is_file():
+        raise RobotError(
+            f"{path}: no such robot file; check the path, or use one of {', '.join(robot_names())}"
+        )
+    return path.resolve()
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence for the first thing wrong in a robot file, naming the key as it is written there."""
+    problem: Any = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "top level"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; correct its spelling or remove it"
+    if problem["type"] == "missing":
+        return f"{key}: missing key; add it (robots/panda.yaml shows every key)"
+    reason = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {reason}"
+    return f"{key}: {reason[:1].lower()}{reason[1:]}, got {problem['input']!r}"
+
+
+def _check_urdf(robot: Robot, path: Path) -> None:
+    """Hold the robot file to its URDF: named links and joints exist, and the limits fit."""
+    if not robot.urdf.is_file():
+        raise RobotError(
+            f"{path}: urdf: {robot.urdf} does not exist; give its path relative to the robot file"
+        )
+    try:
+        root = ElementTree.parse(robot.urdf).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise RobotError(f"{path}: urdf: {robot.urdf} is not a readable URDF ({error})") from error
+    links = {link.get("name") for link in root.findall("link")}
+    joints = {joint.get("name"): joint for joint in root.findall("joint")}
+    for key in ("base_link", "tool_link"):
+        if (link := getattr(robot, key)) not in links:
+            raise RobotError(f"{path}: {key}: {robot.urdf.name} has no link {link!r}; correct the name")
+    if robot.gripper and robot.gripper.joint not in joints:
+        raise RobotError(
+            f"{path}: gripper.joint: {robot.urdf.name} has no joint {robot.gripper.joint!r}; correct the name"
+        )
+    for i, joint in enumerate(robot.joints):
+        key = f"{path}: joints.{i}"
+        if joint.name not in joints:
+            raise RobotError(f"{key}.name: {robot.urdf.name} has no joint {joint.name!r}; correct the name")
+        limit = joints[joint.name].find("limit")
+        if joints[joint.name].get("type") not in ("revolute", "prismatic") or limit is None:
+            raise RobotError(f"{key}.name: {joint.name} is not a revolute or prismatic joint with limits")
+        urdf_lower, urdf_upper = float(limit.get("lower", 0.0)), float(limit.get("upper", 0.0))
+        if joint.lower < urdf_lower - 1e-9 or joint.upper > urdf_upper + 1e-9:
+            raise RobotError(
+                f"{key}: limits {joint.lower:g} to {joint.upper:g} of {joint.name} are wider than "
+                f"{urdf_lower:g} to {urdf_upper:g} in {robot.urdf.name}; narrow them"
+            )
+    chain = _movable_chain(joints, robot)
+    if chain != robot.joint_names:
+        raise RobotError(
+            f"{path}: joints: must list the movable joints from {robot.base_link} (the URDF's root link) to "
+            f"{robot.tool_link} in order: {', '.join(chain) or 'none found'}"
+        )
+
+
+def _movable_chain(joints: dict[str | None, ElementTree.Element], robot: Robot) -> tuple[str, ...]:
+    """Names of the joints that are not fixed, from the root to the tool; () if base_link is not the root."""
+    parent_joint = {_link(joint, "child"): joint for joint in joints.values()}
+    names: list[str] = []
+    link = robot.tool_link
+    while link in parent_joint and len(names) <= len(joints):
+        joint = parent_joint[link]
+        if joint.get("type") != "fixed":
+            names.insert(0, joint.get("name", ""))
+        link = _link(joint, "parent")
+    return tuple(names) if link == robot.base_link else ()
+
+
+def _link(joint: ElementTree.Element, role: str) -> str:
+    element = joint.find(role)
+    return "" if element is None else element.get("link", "")
+
+
+def _read_only(values: Any) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    array.flags.writeable = False
+    return array
