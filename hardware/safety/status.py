@@ -1,0 +1,96 @@
+"""The words of the safety gate: its states, its reasons, its answers and its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+
+
+class SafetyState(IntEnum):
+    """What the gate is doing with the arm."""
+
+    IDLE = 0  # holding still, ready for a command
+    ACTIVE = 1  # following commands
+    STOPPING = 2  # decelerating within limits after a fault or a stop
+    STOPPED = 3  # holding; only a reset leaves this state
+
+
+class Reason(str, Enum):
+    """Why a command was refused or the arm was stopped: a code for programs, a `text` for people."""
+
+    text: str
+
+    NONE = "none", ""
+    COMMAND_STALE = "command_stale", "no further command came while the arm was moving"
+    IMAGE_STALE = "image_stale", "the camera image behind the command is too old"
+    STATE_STALE = "state_stale", "no fresh joint state from the arm"
+    NOT_FINITE = "not_finite", "a number is NaN or infinite"
+    MALFORMED = "malformed", "not one position and velocity per joint, or no positive duration"
+    UNKNOWN_JOINT = "unknown_joint", "the command names a joint that the robot does not have"
+    MISSING_JOINT = "missing_joint", "the command leaves out a joint of the robot"
+    DUPLICATE_JOINT = "duplicate_joint", "the command names a joint twice"
+    POSITION_LIMIT = "position_limit", "the target is outside a joint's position limits"
+    VELOCITY_LIMIT = "velocity_limit", "the command needs a joint to be faster than its limit"
+    WORKSPACE = "workspace", "the target brings the tool outside the workspace"
+    SECOND_SOURCE = "second_source", "two sources command one arm"
+    TRACKING = "tracking", "the arm does not follow its setpoints; it may be blocked"
+    OPERATOR_STOP = "operator_stop", "stopped by the operator"
+    MOVING = "moving", "the arm is still coming to rest"
+
+    def __new__(cls, code: str, text: str) -> Reason:
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.text = text
+        return reason
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to a command or a reset; `text` is a sentence naming what was wrong."""
+
+    accepted: bool
+    reason: Reason = Reason.NONE
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class SafetyStatus:
+    """The gate's state, the reason and sentence of its last stop, and counts since it was made."""
+
+    state: SafetyState
+    reason: Reason
+    text: str
+    commands_accepted: int
+    commands_refused: int
+    pauses: int  # commands that ran out while the arm was moving, whether or not a stop followed
+    states_ignored: int
+    stops: int
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """The gate's settings. All are positive; times are in seconds."""
+
+    # A command is followed for its duration, and no longer than this after it arrived.
+    command_timeout_s: float = 0.085
+    # A motion without a follow-up pauses first, and is a fault this long after its last command arrived.
+    fault_after_s: float = 0.25
+    max_image_age_s: float = 0.15
+    state_timeout_s: float = 0.1
+    # Joints move only so fast that they can stop within this time: rest comes at most
+    # command_timeout_s + max_braking_s + one tick after the last command.
+    max_braking_s: float = 0.065
+    # How far (rad) the measured joints may be from their setpoints.
+    max_tracking_error: float = 0.2
+    # How far (m) outside the workspace still counts as its edge.
+    workspace_tolerance_m: float = 0.002
+    # The source of the last accepted command keeps the arm to itself for this long.
+    source_hold_s: float = 0.5
+    # A tick longer than this moves the arm no further than one of this length.
+    max_tick_s: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0.0 < value < float("inf"):
+                raise ValueError(f"gate setting {field.name} = {value} must be a positive, finite number")
