@@ -1,0 +1,117 @@
+"""The joint-embedding predictive architecture: encoder, predictor, and the heads that read its latents.
+
+    image ──encoder──→ z                     (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
+    (z, z_goal, steps left) ──proposal──→ action block          (z, z_goal) ──energy──→ steps to go
+
+One step of the world model is one action block: `block` actions of 0.1 s each. Actions are in units of the
+action limit (−1…1), tool positions are normalised by `Normaliser`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Steps to go are classified 0…MAX_STEPS, or "elsewhere": not reached within what the model has seen.
+MAX_STEPS = 20
+ELSEWHERE = MAX_STEPS + 1
+ELSEWHERE_STEPS = 26.0
+
+
+class Encoder(nn.Module):
+    """Images uint8 (N, S, S, 3) to latents float32 (N, D), each dimension with zero mean and unit variance."""
+
+    def __init__(self, image_size: int, latent_dim: int) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 64, 128)
+        layers: list[nn.Module] = []
+        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.projection = nn.Sequential(
+            nn.Linear(widths[-1] * (image_size // 16) ** 2, 512, bias=False),
+            nn.BatchNorm1d(512),
+            nn.ReLU(),
+            nn.Linear(512, latent_dim),
+            # LayerNorm here would stop SIGReg from shaping the distribution; BatchNorm leaves it free to.
+            nn.BatchNorm1d(latent_dim, affine=False),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = image.float().permute(0, 3, 1, 2) / 127.5 - 1.0
+        return self.projection(self.convolutions(pixels).flatten(1))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + self.layers(hidden)
+
+
+class Predictor(nn.Module):
+    """(z (N, D), z_prev (N, D), tool (N, 3), actions (N, block·A)) → next z (N, D), next tool (N, 3)."""
+
+    def __init__(self, latent_dim: int, action_dim: int, width: int = 512, blocks: int = 2) -> None:
+        super().__init__()
+        self.enter = nn.Linear(2 * latent_dim + 3 + action_dim, width)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim + 3))
+
+    def forward(self, latent: Tensor, previous: Tensor, tool: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.enter(torch.cat([latent, latent - previous, tool, actions], dim=1))
+        change = self.leave(self.blocks(hidden))
+        size = latent.shape[1]
+        return latent + change[:, :size], tool + change[:, size:]
+
+
+class InverseDynamics(nn.Module):
+    """(z, next z) → the actions between them (N, block·A). Used in training only: it keeps actions readable."""
+
+    def __init__(self, latent_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * latent_dim, 256), nn.GELU(), nn.Linear(256, action_dim))
+
+    def forward(self, latent: Tensor, following: Tensor) -> Tensor:
+        return self.layers(torch.cat([latent, following], dim=1))
+
+
+def _mlp(inputs: int, outputs: int, width: int, hidden: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(inputs, width), nn.GELU()]
+    for _ in range(hidden - 1):
+        layers += [nn.LayerNorm(width), nn.Linear(width, width), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+class Proposal(nn.Module):
+    """Mode-1: goal-conditioned inverse dynamics, (z, z_goal, steps left float (N, 1)) → actions in −1…1."""
+
+    def __init__(self, latent_dim: int, action_dim: int, width: int = 512) -> None:
+        super().__init__()
+        self.layers = _mlp(2 * latent_dim + MAX_STEPS + 1, action_dim, width, hidden=3)
+        self.register_buffer("steps", torch.arange(MAX_STEPS + 1, dtype=torch.float32), persistent=False)
+
+    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
+        # A soft one-hot: fractional steps lie between their neighbours.
+        code = torch.relu(1.0 - (steps_left - self.steps).abs())
+        return torch.tanh(self.layers(torch.cat([latent, goal, code], dim=1)))
+
+
+class Energy(nn.Module):
+    """Learned time-to-go: (z, z_goal) → logits (N, MAX_STEPS + 2) over steps to go, the last: elsewhere."""
+
+    def __init__(self, latent_dim: int, width: int = 512) -> None:
+        super().__init__()
+        self.layers = _mlp(3 * latent_dim, MAX_STEPS + 2, width, hidden=3)
+        steps = torch.cat([torch.arange(MAX_STEPS + 1, dtype=torch.float32), torch.tensor([ELSEWHERE_STEPS])])
+        self.register_buffer("steps", steps, persistent=False)
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        return self.layers(torch.cat([latent, goal, goal - latent], dim=1))
+
+    def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Expected steps to go (N,); `ELSEWHERE_STEPS` stands for what is out of reach."""
+        return functional.softmax(self(latent, goal), dim=1) @ self.steps

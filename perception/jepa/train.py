@@ -1,0 +1,32 @@
+"""`jepa-arm train`: from recorded play to a world model with its reflex and its energy, top to bottom.
+
+Two phases in one run: the world model (encoder, predictor, inverse dynamics) on windows of frames, then the
+heads (Mode-1 proposal, time-to-go energy) on its frozen latents. Step n's batch and random directions depend
+on (seed, n) alone, so a run that was cut and resumed ends where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "jepa-arm train --data data/panda-push --out runs/panda-push"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder made by `jepa-arm collect`")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; one that was begun is resumed")
+    parser.add_argument("--config", type=Path, help="YAML that overrides training settings")
+    parser.add_argument("--seed", type=int, help="overrides the settings' seed")
+
+
+def run(args: argparse.Namespace) -> int:
+    from perception.jepa.config import load_config
+    from perception.jepa.trainer import Trainer
+
+    overrides = {} if args.seed is None else {"seed": args.seed}
+    trainer = Trainer.begin(args.data, args.out, load_config(args.config, **overrides))
+    trainer.train_world_model()
+    trainer.train_heads()
+    print(f"trained in {trainer.seconds / 60:.1f} minutes; export it with: jepa-arm export --run {args.out}")
+    return 0

@@ -1,0 +1,257 @@
+"""The training path itself: begin or resume, train the world model, train the heads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
+
+from perception.dataset import DatasetInfo, Episodes, load_dataset
+from perception.errors import TrainingError
+from perception.jepa.config import TrainConfig
+from perception.jepa.losses import steps_to_go_loss, world_model_terms
+from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health
+from perception.jepa.windows import GoalPairs, Normaliser, Windows
+
+CHECKPOINT = "checkpoint.pt"
+SMOOTHING = 0.98
+
+
+class Trainer:
+    """One training run: its data, its models, and where it stands."""
+
+    def __init__(self, info: DatasetInfo, episodes: Episodes, out: Path, config: TrainConfig) -> None:
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.info, self.out, self.config = info, out, config
+        held_out = max(2, round(config.held_out_share * len(episodes)))
+        if len(episodes) - held_out < 2:
+            raise TrainingError(f"{len(episodes)} episodes are too few to train on and hold some out: collect more")
+        self.training, self.held_out = _split(episodes, len(episodes) - held_out)
+        self.normaliser = Normaliser.fit(self.training.tool)
+        action_dim = config.block * len(info.axes)
+        self.encoder = Encoder(info.image_size, config.latent_dim)
+        self.predictor = Predictor(config.latent_dim, action_dim)
+        self.inverse = InverseDynamics(config.latent_dim, action_dim)
+        self.proposal = Proposal(config.latent_dim, action_dim)
+        self.energy = Energy(config.latent_dim)
+        self.world_model_optimiser = self._optimiser(
+            [self.encoder, self.predictor, self.inverse], config.learning_rate
+        )
+        self.head_optimiser = self._optimiser([self.proposal, self.energy], config.head_learning_rate)
+        self.world_model_step = self.head_step = 0
+        self.seconds = 0.0
+        self.health: dict[str, float] = {}
+
+    @classmethod
+    def begin(cls, data: Path, out: Path, config: TrainConfig) -> Trainer:
+        """A new run in `out`, or the one begun there. Raises TrainingError if that one was another run."""
+        info, episodes = load_dataset(data)
+        trainer = cls(info, episodes, out, config)
+        path = out / CHECKPOINT
+        if path.exists():
+            trainer._restore(read_checkpoint(path), path)
+            print(f"resuming {out} at step {trainer.world_model_step} + {trainer.head_step}")
+        return trainer
+
+    def train_world_model(self) -> None:
+        """Phase one: encoder and predictor together, on windows of the training episodes."""
+        config = self.config
+        windows = self._windows(self.training, config.window)
+        watch = self._windows(self.held_out, OPEN_LOOP_STEPS + 2)
+        weights = (1.0, config.tool_weight, config.sigreg_weight, config.straightening_weight, config.inverse_weight)
+        with self._progress("world model", config.steps, self.world_model_step) as report:
+            for step in range(self.world_model_step, config.steps):
+                started = time.monotonic()
+                self._set_training(True)
+                _anneal(self.world_model_optimiser, config.learning_rate, step, config.steps)
+                frames, tool, actions = windows.sample(config.seed, step, config.batch)
+                generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    terms = world_model_terms(
+                        self.encoder, self.predictor, self.inverse, frames, tool, actions, config.horizon, generator
+                    )
+                loss = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+                self._descend(self.world_model_optimiser, loss, "world model", step)
+                self.world_model_step = step + 1
+                self.seconds += time.monotonic() - started
+                report(self.world_model_step, {name: float(term) for name, term in terms._asdict().items()})
+                if self.world_model_step % config.monitor_every == 0 or self.world_model_step == config.steps:
+                    self._set_training(False)
+                    self.health = read_health(self.encoder, self.predictor, watch, self.held_out).as_dict()
+                    report.health(self.world_model_step, self.health)
+                if self.world_model_step % config.checkpoint_every == 0 or self.world_model_step == config.steps:
+                    self.save()
+
+    def train_heads(self) -> None:
+        """Phase two: Mode-1 proposal and time-to-go energy, on the frozen encoder's latents."""
+        config = self.config
+        if self.head_step >= config.head_steps:
+            return
+        self._set_training(False)
+        print(f"encoding {self.training.frames.shape[0] * self.training.frames.shape[1]} frames")
+        pairs = GoalPairs(
+            self.info, encode_all(self.encoder, self.training.frames), self.training.actions, config.block
+        )
+        with self._progress("heads", config.head_steps, self.head_step) as report:
+            for step in range(self.head_step, config.head_steps):
+                started = time.monotonic()
+                _anneal(self.head_optimiser, config.head_learning_rate, step, config.head_steps)
+                latent, goal, steps, action = pairs.proposal_batch(config.seed, step, config.head_batch)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    reflex = functional.smooth_l1_loss(self.proposal(latent, goal, steps).float(), action, beta=0.1)
+                    latent, goal, label = pairs.energy_batch(config.seed, step, config.head_batch)
+                    time_to_go = steps_to_go_loss(self.energy(latent, goal).float(), label)
+                self._descend(self.head_optimiser, reflex + time_to_go, "heads", step)
+                self.head_step = step + 1
+                self.seconds += time.monotonic() - started
+                report(self.head_step, {"proposal": float(reflex), "energy": float(time_to_go)})
+                if self.head_step % (4 * config.checkpoint_every) == 0 or self.head_step == config.head_steps:
+                    self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint whole, or leave the last one as it was."""
+        state = {
+            "config": self.config.model_dump(),
+            "info": self.info.model_dump(),
+            "normaliser": (self.normaliser.mean, self.normaliser.std),
+            "models": {name: model.state_dict() for name, model in self._models().items()},
+            "optimisers": [self.world_model_optimiser.state_dict(), self.head_optimiser.state_dict()],
+            "progress": (self.world_model_step, self.head_step, self.seconds),
+            "health": self.health,
+        }
+        path = self.out / CHECKPOINT
+        partial = path.with_suffix(".partial")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            torch.save(state, partial)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot write {path}: {error}; the last checkpoint is kept, free space and run the same "
+                "command again"
+            ) from error
+
+    def _restore(self, state: dict[str, Any], path: Path) -> None:
+        for name, found, wanted in (
+            ("settings", state["config"], self.config.model_dump()),
+            ("dataset", state["info"], self.info.model_dump()),
+        ):
+            differing = [key for key in wanted if found.get(key) != wanted[key]]
+            if differing:
+                raise TrainingError(
+                    f"{path} belongs to a run with another {name} ({', '.join(differing)}): "
+                    "go on with the same, or choose an empty --out folder"
+                )
+        for model_name, model in self._models().items():
+            model.load_state_dict(state["models"][model_name])
+        for optimiser, saved in zip(
+            (self.world_model_optimiser, self.head_optimiser), state["optimisers"], strict=True
+        ):
+            optimiser.load_state_dict(saved)
+        self.world_model_step, self.head_step, self.seconds = state["progress"]
+        self.health = state["health"]
+
+    def _models(self) -> dict[str, nn.Module]:
+        return {
+            "encoder": self.encoder,
+            "predictor": self.predictor,
+            "inverse": self.inverse,
+            "proposal": self.proposal,
+            "energy": self.energy,
+        }
+
+    def _optimiser(self, models: list[nn.Module], rate: float) -> torch.optim.AdamW:
+        parameters = [parameter for model in models for parameter in model.parameters()]
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.config.weight_decay)
+
+    def _windows(self, episodes: Episodes, length: int) -> Windows:
+        return Windows(self.info, episodes, self.config.block, length, self.normaliser)
+
+    def _set_training(self, training: bool) -> None:
+        for model in (self.encoder, self.predictor, self.inverse):
+            model.train(training)
+
+    def _descend(self, optimiser: torch.optim.AdamW, loss: torch.Tensor, phase: str, step: int) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of the {phase} is {float(loss)} at step {step}: lower the learning rate; "
+                f"the checkpoint in {self.out} is from before"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+        optimiser.step()
+
+    def _progress(self, phase: str, total: int, done: int) -> _Report:
+        return _Report(phase, total, done, self.out)
+
+
+class _Report:
+    """A progress bar with the smoothed terms, the same in TensorBoard, and the monitors line by line."""
+
+    def __init__(self, phase: str, total: int, done: int, out: Path) -> None:
+        self.phase = phase
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, TextColumn("{task.fields[terms]}"))
+        self.task = self.bar.add_task(phase, total=total, completed=done, terms="")
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done)
+        self.smooth: dict[str, float] = {}
+
+    def __enter__(self) -> _Report:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        self.board.close()
+
+    def __call__(self, step: int, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
+        self.bar.update(self.task, completed=step, terms="  ".join(f"{k} {v:.4f}" for k, v in self.smooth.items()))
+        if step % 10 == 0:
+            for name, value in terms.items():
+                self.board.add_scalar(f"{self.phase}/{name}", value, step)
+
+    def health(self, step: int, values: dict[str, float]) -> None:
+        self.bar.console.print(f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        for name, value in values.items():
+            self.board.add_scalar(f"health/{name}", value, step)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Raises TrainingError if `path` is missing, truncated, or no checkpoint of ours."""
+    try:
+        state = torch.load(path, weights_only=False)
+        state["models"], state["progress"], state["info"]
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path} does not exist: train first with `jepa-arm train`") from error
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path} is damaged or no checkpoint of jepa-arm ({error}): delete it") from error
+    return state
+
+
+def _split(episodes: Episodes, first: int) -> Iterator[Episodes]:
+    for part in (slice(first), slice(first, None)):
+        yield Episodes(episodes.frames[part], episodes.actions[part], episodes.tool[part], episodes.object[part])
+
+
+def _anneal(optimiser: torch.optim.Optimizer, rate: float, step: int, total: int) -> None:
+    """A short linear warm-up, then a cosine to 1 % of `rate`."""
+    warm = min(1.0, (step + 1) / min(100, total))
+    cosine = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / total))
+    for group in optimiser.param_groups:
+        group["lr"] = rate * warm * cosine

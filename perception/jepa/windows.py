@@ -1,0 +1,110 @@
+"""Training samples out of recorded episodes, drawn so that step n's batch depends on (seed, n) alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perception.dataset import DatasetInfo, Episodes
+from perception.jepa.model import ELSEWHERE, MAX_STEPS
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Tool position (3,) metres to about zero mean and unit deviation, and back."""
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    # An axis that hardly moves (push holds its height) must not have its noise blown up.
+    SMALLEST_STD_M = 0.02
+
+    @classmethod
+    def fit(cls, tool: NDArray[np.float32]) -> Normaliser:
+        flat = tool.reshape(-1, 3)
+        return cls(flat.mean(0), np.maximum(flat.std(0), cls.SMALLEST_STD_M).astype(np.float32))
+
+    def __call__(self, tool: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (tool - self.mean) / self.std
+
+
+class Windows:
+    """Windows of `length` model steps, `block` recorded actions each, from the training episodes."""
+
+    def __init__(
+        self, info: DatasetInfo, episodes: Episodes, block: int, length: int, normaliser: Normaliser
+    ) -> None:
+        self.frames = episodes.frames
+        self.block, self.length = block, length
+        self.tool = normaliser(episodes.tool)
+        self.actions = episodes.actions / np.float32(info.action_limit_m)
+        self.starts = info.steps - block * (length - 1) + 1
+
+    def sample(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """frames uint8 (B, L, S, S, 3), tool (B, L, 3), action blocks (B, L−1, block·A)."""
+        rng = np.random.default_rng([seed, step])
+        return self.take(rng.integers(len(self.frames), size=batch), rng.integers(self.starts, size=batch))
+
+    def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """The windows that begin at recorded step `start` (B,) of `episode` (B,)."""
+        at = start[:, None] + self.block * np.arange(self.length)
+        every = start[:, None] + np.arange(self.block * (self.length - 1))
+        actions = self.actions[episode[:, None], every].reshape(len(episode), self.length - 1, -1)
+        return (
+            torch.from_numpy(self.frames[episode[:, None], at]),
+            torch.from_numpy(self.tool[episode[:, None], at]),
+            torch.from_numpy(np.ascontiguousarray(actions)),
+        )
+
+
+class GoalPairs:
+    """Hindsight goals for the heads: a latent, a later latent of the same episode, the actions in between."""
+
+    ELSEWHERE_SHARE = 0.2
+
+    def __init__(self, info: DatasetInfo, latents: NDArray[np.float32], actions: NDArray[np.float32], block: int) -> None:
+        """`latents` (E, T+1, D) and `actions` (E, T, A) metres, of the training episodes."""
+        self.latents = latents
+        self.block = block
+        self.actions = actions / np.float32(info.action_limit_m)
+        self.steps = info.steps
+
+    def proposal_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z (B, D), z_goal (B, D), steps left (B, 1), the action block taken (B, block·A)."""
+        rng = np.random.default_rng([seed, step, 1])
+        episode, now, steps = self._pairs(rng, batch, least=1)
+        every = now[:, None] + np.arange(self.block)
+        actions = self.actions[episode[:, None], every].reshape(batch, -1)
+        return (
+            torch.from_numpy(self.latents[episode, now]),
+            torch.from_numpy(self.latents[episode, now + self.block * steps]),
+            torch.from_numpy(steps.astype(np.float32)[:, None]),
+            torch.from_numpy(np.ascontiguousarray(actions)),
+        )
+
+    def energy_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """z (B, D), z_goal (B, D), steps to go int64 (B,); a share of the goals is from other episodes."""
+        rng = np.random.default_rng([seed, step, 2])
+        episode, now, steps = self._pairs(rng, batch, least=0)
+        goal_episode, goal_at = episode.copy(), now + self.block * steps
+        elsewhere = rng.random(batch) < self.ELSEWHERE_SHARE
+        count = int(elsewhere.sum())
+        goal_episode[elsewhere] = rng.integers(len(self.latents), size=count)
+        goal_at[elsewhere] = rng.integers(self.steps + 1, size=count)
+        label = np.where(elsewhere, ELSEWHERE, steps)
+        return (
+            torch.from_numpy(self.latents[episode, now]),
+            torch.from_numpy(self.latents[goal_episode, goal_at]),
+            torch.from_numpy(label),
+        )
+
+    def _pairs(
+        self, rng: np.random.Generator, batch: int, least: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        steps = rng.integers(least, MAX_STEPS + 1, size=batch)
+        now = (rng.random(batch) * (self.steps - self.block * np.maximum(steps, 1) + 1)).astype(np.int64)
+        return rng.integers(len(self.latents), size=batch), now, steps

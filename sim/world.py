@@ -1,0 +1,195 @@
+"""The PyBullet world: a robot on a table, perhaps an object, and one camera.
+
+The arm is driven by joint position targets, as a real one is; whoever wants task-space motion goes
+through `sim.control`. Physics runs at 240 Hz. The same calls after the same `restart` give the same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pybullet
+import pybullet_data
+from numpy.typing import NDArray
+from pybullet_utils.bullet_client import BulletClient
+
+from hardware.arm.contract import JointState
+from hardware.robot import Robot
+from sim.errors import SimulationError
+
+PHYSICS_HZ = 240
+PHYSICS_STEP_NS = 1_000_000_000 // PHYSICS_HZ
+TABLE_COLOUR = (0.55, 0.52, 0.48, 1.0)
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A cube to push; `size` is its edge in metres, `mass` in kg, `friction` the Coulomb coefficient."""
+
+    size: float = 0.06
+    mass: float = 0.15
+    friction: float = 0.5
+    colour: tuple[float, float, float, float] = (0.85, 0.12, 0.12, 1.0)
+
+
+class World:
+    """One simulated robot cell. Close it to free the physics client."""
+
+    def __init__(self, robot: Robot, cube: Cube | None = None, pixel_noise: float = 2.0) -> None:
+        """`pixel_noise` is the camera's Gaussian noise, standard deviation in grey levels of 255."""
+        self.robot = robot
+        self.cube = cube
+        self.pixel_noise = pixel_noise
+        self._bullet = BulletClient(pybullet.DIRECT)
+        self._build()
+        self._start = self._bullet.saveState()
+        self._noise = np.random.default_rng(0)
+        self._steps = 0
+
+    def _build(self) -> None:
+        bullet = self._bullet
+        bullet.setGravity(0.0, 0.0, -9.81)
+        bullet.setTimeStep(1.0 / PHYSICS_HZ)
+        self._table = self._box((0.45, 0.5, 0.02), (0.45, 0.0, -0.02), 0.0, TABLE_COLOUR)
+        self._arm = self._load_arm()
+        indices = {}
+        for joint in range(bullet.getNumJoints(self._arm)):
+            info = bullet.getJointInfo(self._arm, joint)
+            indices[info[1].decode()] = joint
+            if info[12].decode() == self.robot.tool_link:
+                self._tool = joint
+        self._joints = [indices[name] for name in self.robot.joint_names]
+        self._efforts = [bullet.getJointInfo(self._arm, joint)[10] for joint in self._joints]
+        self._object: int | None = None
+        if self.cube is not None:
+            half = self.cube.size / 2
+            self._object = self._box((half, half, half), (0.5, 0.0, half), self.cube.mass, self.cube.colour)
+            bullet.changeDynamics(self._object, -1, lateralFriction=self.cube.friction)
+        mount = self.robot.camera
+        self._view = bullet.computeViewMatrix(mount.position, mount.target, mount.up)
+        self._projection = bullet.computeProjectionMatrixFOV(
+            float(np.degrees(mount.vertical_fov)), mount.width / mount.height, 0.05, 3.0
+        )
+        self.set_joints(np.asarray(self.robot.home))
+
+    def _load_arm(self) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            resolved = Path(folder) / self.robot.urdf.name
+            resolved.write_text(self.robot.urdf_text(Path(pybullet_data.getDataPath())))
+            try:
+                return int(self._bullet.loadURDF(str(resolved), useFixedBase=True))
+            except pybullet.error as error:
+                raise SimulationError(
+                    f"PyBullet cannot load {self.robot.urdf}: {error}; check its mesh file names"
+                ) from error
+
+    def _box(
+        self,
+        half: tuple[float, float, float],
+        position: tuple[float, float, float],
+        mass: float,
+        colour: tuple[float, float, float, float],
+    ) -> int:
+        shape = self._bullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half)
+        visual = self._bullet.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=colour)
+        return int(self._bullet.createMultiBody(mass, shape, visual, position))
+
+    def restart(self, seed: int) -> None:
+        """Back to the first state of this world; camera noise starts over from `seed`."""
+        self._bullet.restoreState(self._start)
+        self._noise = np.random.default_rng(seed)
+        self._steps = 0
+
+    def save(self) -> int:
+        """Remember the physical state; give the handle to `restore`, then to `forget`."""
+        return int(self._bullet.saveState())
+
+    def restore(self, handle: int) -> None:
+        self._bullet.restoreState(handle)
+
+    def forget(self, handle: int) -> None:
+        self._bullet.removeState(handle)
+
+    @property
+    def time_ns(self) -> int:
+        """Simulated time since the last `restart`."""
+        return self._steps * PHYSICS_STEP_NS
+
+    def advance(self, steps: int) -> None:
+        """Run `steps` physics steps of 1/240 s."""
+        for _ in range(steps):
+            self._bullet.stepSimulation()
+        self._steps += steps
+
+    def joint_state(self) -> JointState:
+        """Measured joints, stamped with simulated time."""
+        states = self._bullet.getJointStates(self._arm, self._joints)
+        return JointState(
+            self.robot.joint_names,
+            np.array([state[0] for state in states]),
+            np.array([state[1] for state in states]),
+            self.time_ns,
+        )
+
+    def set_joint_targets(self, names: tuple[str, ...], positions: NDArray[np.float64]) -> None:
+        """Position targets (J,) rad for the joint motors, matched by name."""
+        if set(names) != set(self.robot.joint_names):
+            raise SimulationError(f"targets for joints {names}; {self.robot.name} has {self.robot.joint_names}")
+        if names != self.robot.joint_names:
+            by_name = dict(zip(names, positions, strict=True))
+            positions = np.array([by_name[name] for name in self.robot.joint_names])
+        self._bullet.setJointMotorControlArray(
+            self._arm, self._joints, pybullet.POSITION_CONTROL, targetPositions=positions, forces=self._efforts
+        )
+
+    def set_joints(self, positions: NDArray[np.float64]) -> None:
+        """Put the joints (J,) rad there at once, at rest."""
+        for joint, position in zip(self._joints, positions, strict=True):
+            self._bullet.resetJointState(self._arm, joint, float(position))
+        self.set_joint_targets(self.robot.joint_names, positions)
+
+    def tool_position(self) -> NDArray[np.float64]:
+        """True tool-tip position (3,) in metres, base frame."""
+        return np.array(self._bullet.getLinkState(self._arm, self._tool, computeForwardKinematics=True)[4])
+
+    def object_position(self) -> NDArray[np.float64] | None:
+        """True centre of the object (3,) in metres, or None where the world has none."""
+        if self._object is None:
+            return None
+        return np.array(self._bullet.getBasePositionAndOrientation(self._object)[0])
+
+    def place_object(self, x: float, y: float, yaw: float) -> None:
+        """Put the cube on the table at (x, y) metres, turned by `yaw` rad, at rest."""
+        if self._object is None or self.cube is None:
+            raise SimulationError("this world has no object to place")
+        orientation = self._bullet.getQuaternionFromEuler((0.0, 0.0, yaw))
+        self._bullet.resetBasePositionAndOrientation(self._object, (x, y, self.cube.size / 2), orientation)
+        self._bullet.resetBaseVelocity(self._object, (0, 0, 0), (0, 0, 0))
+
+    def render(self) -> NDArray[np.uint8]:
+        """What the camera sees now: uint8 (H, W, 3) RGB, with its noise."""
+        mount = self.robot.camera
+        pixels = self._bullet.getCameraImage(
+            mount.width,
+            mount.height,
+            self._view,
+            self._projection,
+            lightDirection=(0.6, 0.4, 1.5),
+            shadow=0,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+        )[2]
+        image = np.asarray(pixels, dtype=np.uint8).reshape(mount.height, mount.width, 4)[:, :, :3]
+        if self.pixel_noise <= 0:
+            return np.ascontiguousarray(image)
+        noise = self._noise.standard_normal(image.shape, dtype=np.float32) * self.pixel_noise
+        return np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
+
+    def close(self) -> None:
+        if self._bullet.isConnected():
+            self._bullet.disconnect()
+
+
