@@ -7,3 +7,7 @@ class ContractError(AssertionError):
 
 class RobotError(ValueError):
     """A robot file or its URDF cannot be used; the message names the file and the key."""
+
+
+class CameraError(OSError):
+    """A camera cannot be used; the message names the device or file and what to do."""

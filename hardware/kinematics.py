@@ -77,9 +77,9 @@ class Kinematics:
     def inverse(
         self, target_position: ArrayLike, target_rotation: NDArray[np.float64], q_start: NDArray[np.float64]
     ) -> InverseSolution:
-        """Joint positions near `q_start`, within limits, that bring the tool to the target: damped least squares.
+        """Joint positions near `q_start`, within limits, that bring the tool to the target.
 
-        Always answers with the best it found; the caller decides whether the errors are small enough.
+        Damped least squares. Always answers with the best it found; the caller decides whether the errors are small enough.
         Joints that the task leaves free go a little way home.
         """
         robot = self.robot
@@ -141,7 +141,7 @@ class CartesianServo:
     def joint_command(
         self, state: JointState, displacement: ArrayLike, duration_s: float, stamp_ns: int
     ) -> JointCommand:
-        """The command that moves the tool by `displacement` (A,) m from where it is measured, in `duration_s`.
+        """The command that moves the tool by `displacement` (A,) m from where it is measured in `duration_s`.
 
         The target is clipped into the workspace. A displacement of exactly zero makes a command that ends
         at rest; any other ends at the mean velocity of the motion, which promises a further command.

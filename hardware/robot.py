@@ -8,10 +8,10 @@ here, with the file and the key in the message, before anything moves.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
@@ -177,7 +177,7 @@ class Robot(_Section):
 
 
 def load_robot(name_or_path: str | Path) -> Robot:
-    """The robot of `robots/NAME.yaml`, or of the given .yaml file. Raises `RobotError` if it cannot be used."""
+    """The robot of `robots/NAME.yaml`, or of the given .yaml file. Raises `RobotError` if it does not fit."""
     path = _robot_path(name_or_path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -260,7 +260,12 @@ def _check_urdf(robot: Robot, path: Path) -> None:
         limit = joints[joint.name].find("limit")
         if joints[joint.name].get("type") not in ("revolute", "prismatic") or limit is None:
             raise RobotError(f"{key}.name: {joint.name} is not a revolute or prismatic joint with limits")
-        urdf_lower, urdf_upper = float(limit.get("lower", 0.0)), float(limit.get("upper", 0.0))
+        try:
+            urdf_lower, urdf_upper = float(limit.get("lower", 0.0)), float(limit.get("upper", 0.0))
+        except ValueError as error:
+            raise RobotError(
+                f"{key}.name: the limits of {joint.name} in {robot.urdf.name}: {error}"
+            ) from error
         if joint.lower < urdf_lower - 1e-9 or joint.upper > urdf_upper + 1e-9:
             raise RobotError(
                 f"{key}: limits {joint.lower:g} to {joint.upper:g} of {joint.name} are wider than "
@@ -279,8 +284,8 @@ def _movable_chain(joints: dict[str | None, ElementTree.Element], robot: Robot) 
     parent_joint = {_link(joint, "child"): joint for joint in joints.values()}
     names: list[str] = []
     link = robot.tool_link
-    while link in parent_joint and len(names) <= len(joints):
-        joint = parent_joint[link]
+    while link in parent_joint:
+        joint = parent_joint.pop(link)  # popped, so that a URDF whose links form a ring ends too
         if joint.get("type") != "fixed":
             names.insert(0, joint.get("name", ""))
         link = _link(joint, "parent")

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from hardware.errors import ContractError
 
+# How far (rad) from the commanded position an arm may send its joints when it is told to stay where it is.
+HOLD_TOLERANCE = 0.05
+
 
 @dataclass(frozen=True)
 class JointState:
@@ -53,7 +56,7 @@ class Arm(Protocol):
     """A driven arm. Connect before use; disconnecting twice is fine.
 
     `command` returns what was actually sent to the drives. `stop` brings the joints to rest and holds
-    them where they are measured to be.
+    them where they are measured to be. Joint states are snapshots: they do not change afterwards.
     """
 
     @property
@@ -81,21 +84,43 @@ def check_arm(arm: Arm) -> None:
     try:
         state = arm.state()
         _check_state(state, arm.joint_names)
-        hold = JointCommand(state.names, state.positions, np.zeros_like(state.positions), 0.1, state.stamp_ns)
-        sent = arm.command(hold)
-        if not isinstance(sent, JointCommand) or set(sent.names) != set(state.names):
-            raise ContractError("command() must return the JointCommand that was actually sent")
-        if not np.all(np.isfinite(sent.positions)):
-            raise ContractError("command() sent positions that are not finite")
+        positions = state.positions.copy()
+        hold = JointCommand(state.names, positions, np.zeros_like(positions), 0.1, state.stamp_ns)
+        _check_sent(arm.command(hold), hold)
         arm.stop()
-        _check_state(arm.state(), arm.joint_names)
+        later = arm.state()
+        _check_state(later, arm.joint_names)
+        if later.stamp_ns < state.stamp_ns:
+            raise ContractError(
+                f"state stamp {later.stamp_ns} ns comes before {state.stamp_ns} ns; stamps only grow"
+            )
+        if not np.array_equal(state.positions, positions):
+            raise ContractError("a state changed after it was handed out; hand out a copy of the buffer")
     finally:
         arm.disconnect()
-    arm.disconnect()
+    try:
+        arm.disconnect()
+    except Exception as error:
+        raise ContractError(
+            f"disconnect() on a disconnected arm raised {error!r}; it must do nothing"
+        ) from error
+
+
+def _check_sent(sent: JointCommand, hold: JointCommand) -> None:
+    if not isinstance(sent, JointCommand) or set(sent.names) != set(hold.names):
+        raise ContractError("command() must return the JointCommand that was actually sent")
+    if sent.positions.shape != hold.positions.shape or not np.all(np.isfinite(sent.positions)):
+        raise ContractError(f"command() sent {sent.positions}: it needs one finite position for each joint")
+    held = dict(zip(hold.names, hold.positions))
+    for name, position in zip(sent.names, sent.positions):
+        if abs(position - held[name]) > HOLD_TOLERANCE:
+            raise ContractError(
+                f"command() sent {position:.3f} to {name}, which was told to hold {held[name]:.3f}"
+            )
 
 
 def _check_state(state: JointState, names: tuple[str, ...]) -> None:
-    if set(state.names) != set(names):
+    if sorted(state.names) != sorted(names):
         raise ContractError(f"state() reports joints {state.names}, the arm says it has {names}")
     for field in ("positions", "velocities"):
         values = getattr(state, field)

@@ -29,7 +29,8 @@ class Camera(Protocol):
     """A source of frames. Open before reading; closing twice is fine.
 
     A frame is handed out once. A camera that has nothing new raises `NoNewFrame`;
-    it never repeats an old frame, and stamps only ever grow.
+    it never repeats an old frame, and stamps only ever grow. A frame does not change after it was handed out;
+    the image size stays the same while the camera is open.
     """
 
     def open(self) -> None: ...
@@ -48,24 +49,44 @@ def check_camera(camera: Camera, frames: int = 5, timeout_s: float = 2.0) -> Non
         raise ContractError(f"{type(camera).__name__} lacks open, read or close")
     camera.open()
     try:
-        stamps: list[int] = []
-        for _ in range(frames):
-            frame = camera.read(timeout_s)
-            _check_frame(frame)
-            if stamps and frame.stamp_ns <= stamps[-1]:
-                raise ContractError(
-                    f"frame stamp {frame.stamp_ns} ns does not come after {stamps[-1]} ns: "
-                    "a frame may be handed out once only, and stamps only grow"
-                )
-            stamps.append(frame.stamp_ns)
+        _check_frames(camera, frames, timeout_s)
     finally:
         camera.close()
-    camera.close()
+    try:
+        camera.close()
+    except Exception as error:
+        raise ContractError(f"close() on a closed camera raised {error!r}; it must do nothing") from error
     try:
         camera.read(0.0)
-    except Exception:
+    except Exception:  # whichever error it is
         return
     raise ContractError("read() after close() handed out a frame; it must raise")
+
+
+def _check_frames(camera: Camera, frames: int, timeout_s: float) -> None:
+    first: Frame | None = None
+    stamp_ns = -1
+    for _ in range(frames):
+        try:
+            frame = camera.read(timeout_s)
+        except NoNewFrame as error:
+            raise ContractError(f"no new frame within {timeout_s:g} s") from error
+        _check_frame(frame)
+        if frame.stamp_ns <= stamp_ns:
+            raise ContractError(
+                f"frame stamp {frame.stamp_ns} ns does not come after {stamp_ns} ns: "
+                "a frame may be handed out once only, and stamps only grow"
+            )
+        stamp_ns = frame.stamp_ns
+        if first is None:
+            first, first_image = frame, frame.image.copy()
+        elif (frame.image.shape, frame.frame_id) != (first.image.shape, first.frame_id):
+            raise ContractError(
+                f"frame {frame.image.shape} of {frame.frame_id!r} follows {first.image.shape} of "
+                f"{first.frame_id!r}; the size and the frame_id stay as they are while a camera is open"
+            )
+    if first is not None and not np.array_equal(first.image, first_image):
+        raise ContractError("a frame changed after it was handed out; hand out a copy of the buffer")
 
 
 def _check_frame(frame: Frame) -> None:

@@ -48,7 +48,7 @@ def read_command(command: JointCommand, robot: Robot) -> Target:
     if not positions.shape == velocities.shape == (len(expected),):
         raise CommandFault(
             Reason.MALFORMED,
-            f"positions {positions.shape} and velocities {velocities.shape} do not fit {len(expected)} joints",
+            f"positions {positions.shape}, velocities {velocities.shape} do not fit {len(expected)} joints",
         )
     if not (np.isfinite(positions).all() and np.isfinite(velocities).all() and np.isfinite(duration_s)):
         raise CommandFault(Reason.NOT_FINITE, "the command holds a number that is NaN or infinite")
@@ -59,10 +59,11 @@ def read_command(command: JointCommand, robot: Robot) -> Target:
         positions, velocities = positions[order], velocities[order]
     beyond = np.maximum(robot.position_lower - positions, positions - robot.position_upper)
     if beyond.max() > POSITION_ROUNDING:
-        joint = robot.joints[int(beyond.argmax())]
+        i = int(beyond.argmax())
+        joint = robot.joints[i]
         raise CommandFault(
             Reason.POSITION_LIMIT,
-            f"target {positions[beyond.argmax()]:.3f} of {joint.name} is outside {joint.lower:g} to {joint.upper:g}",
+            f"target {positions[i]:.3f} of {joint.name} is outside {joint.lower:g} to {joint.upper:g}",
         )
     check_velocity(velocities, robot)
     positions = np.minimum(np.maximum(positions, robot.position_lower), robot.position_upper)
@@ -73,10 +74,11 @@ def check_velocity(velocities: NDArray[np.float64], robot: Robot) -> None:
     """Raise `CommandFault` if a joint would be faster than the robot allows."""
     share = np.abs(velocities) / robot.velocity_limits
     if share.max() > VELOCITY_ROUNDING:
-        joint = robot.joints[int(share.argmax())]
+        i = int(share.argmax())
+        joint = robot.joints[i]
         raise CommandFault(
             Reason.VELOCITY_LIMIT,
-            f"{joint.name} would move at {abs(velocities[share.argmax()]):.3g}, its limit is {joint.velocity:g}",
+            f"{joint.name} would move at {abs(velocities[i]):.3g}, its limit is {joint.velocity:g}",
         )
 
 

@@ -11,21 +11,23 @@ continues comes to rest. `now_s` is a steady clock in seconds; one thread calls 
 
 What leads to what (`Reason`):
 
-| what is seen                                        | command  | arm                                        |
-|-----------------------------------------------------|----------|--------------------------------------------|
-| MISSING_JOINT, UNKNOWN_JOINT, DUPLICATE_JOINT       | refused  | stops until reset: the sender is broken    |
-| MALFORMED, NOT_FINITE                               | refused  | stops until reset: the sender is broken    |
-| POSITION_LIMIT, VELOCITY_LIMIT, WORKSPACE           | refused  | stops until reset: the sender is broken    |
-| SECOND_SOURCE: another source owns the arm          | refused  | stops until reset                          |
-| IMAGE_STALE: image too old, too new, or of no age   | refused  | goes on; stops when its command runs out   |
-| STATE_STALE before the first joint state            | refused  | no setpoints yet                           |
-| already stopped                                     | refused  | stays stopped                              |
-| command ran out, final velocities zero              |          | is at rest: IDLE                           |
-| command ran out, final velocities not zero          |          | brakes; goes on if the next comes          |
-| COMMAND_STALE: ... and none within `fault_after_s`  |          | stops until reset (IMAGE_STALE if that is why) |
-| STATE_STALE: joint states stop                      |          | stops until reset                          |
-| TRACKING: measured joints far from their setpoints  |          | stops until reset                          |
-| OPERATOR_STOP: `stop()`                             |          | stops until reset                          |
+| what is seen                                       | command | arm                                      |
+|----------------------------------------------------|---------|------------------------------------------|
+| MISSING_JOINT, UNKNOWN_JOINT, DUPLICATE_JOINT      | refused | stops until reset: the sender is broken  |
+| MALFORMED, NOT_FINITE                              | refused | stops until reset: the sender is broken  |
+| POSITION_LIMIT, VELOCITY_LIMIT, WORKSPACE          | refused | stops until reset: the sender is broken  |
+| SECOND_SOURCE: another source owns the arm         | refused | stops until reset                        |
+| IMAGE_STALE: image too old, too new, or of no age  | refused | goes on; stops when its command runs out |
+| STATE_STALE before the first joint state           | refused | no setpoints yet                         |
+| already stopped                                    | refused | stays stopped                            |
+| command ran out, final velocities zero             |         | is at rest: IDLE                         |
+| command ran out, final velocities not zero         |         | brakes; goes on if the next comes        |
+| COMMAND_STALE: ... and none within `fault_after_s` |         | stops until reset                        |
+| STATE_STALE: joint states stop                     |         | stops until reset                        |
+| TRACKING: measured joints far from their setpoints |         | stops until reset                        |
+| OPERATOR_STOP: `stop()`                            |         | stops until reset                        |
+
+A COMMAND_STALE is called IMAGE_STALE where stale images were refused in the meantime.
 
 To stop is to decelerate within limits to rest, then to hold the position the joints are measured at.
 Acceleration is never a reason: motion is shaped to it. Slow-downs at the workspace edge and at joint limits
@@ -55,9 +57,9 @@ GLIDE_S = 0.3
 class SafetyGate:
     """Turns commands into a stream of setpoints that is safe to send; see the module's table."""
 
-    def __init__(self, robot: Robot, kinematics: Kinematics, config: GateConfig = GateConfig()) -> None:
+    def __init__(self, robot: Robot, kinematics: Kinematics, config: GateConfig | None = None) -> None:
         self.robot = robot
-        self.config = config
+        self.config = config = config or GateConfig()
         self._motion = Motion(kinematics, config.max_braking_s, config.workspace_tolerance_m)
         self._state = SafetyState.IDLE
         self._reason, self._text = Reason.NONE, ""
@@ -115,7 +117,7 @@ class SafetyGate:
             self._q, self._ticked = positions, self._clock
 
     def submit(self, command: JointCommand, now_s: float, image_age_s: float, source: str = "") -> Verdict:
-        """Follow `command` from now on, or refuse it. `image_age_s` is the age of the image it was decided from."""
+        """Follow `command` from now on, or refuse it. `image_age_s` is the age of the image behind it."""
         self._advance(now_s)
         if self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
             return self._refuse(self._reason, f"stopped ({self._text}); reset the gate first")
@@ -210,7 +212,7 @@ class SafetyGate:
             )
 
     def _move(self, q: NDArray[np.float64], dt: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The reference `dt` later: towards the command's target, towards the position to hold, or to rest."""
+        """The reference `dt` later: towards the command's target or the position to hold, or to rest."""
         motion, v = self._motion, self._v
         if self._target is not None and self._is_live(dt):
             left = self._arrived + self._target.duration_s - (self._clock - dt)
@@ -239,17 +241,22 @@ class SafetyGate:
                 self._stop(reason, f"{reason.text} (last accepted {silent_s:.3f} s ago)")
         elif self._state is SafetyState.STOPPING and at_rest:
             self._state, self._rested = SafetyState.STOPPED, self._clock
-        elif self._state is SafetyState.STOPPED and self._hold is None:
-            # Once, not continuously: a reference that follows a sagging arm lets it sag on.
-            if self._clock - self._rested >= SETTLE_S and not self._state_is_stale():
-                lower, upper = self.robot.position_lower, self.robot.position_upper
-                self._hold = np.minimum(np.maximum(self._measured, lower), upper)
+        elif self._state is SafetyState.STOPPED and self._hold is None and self._has_settled():
+            lower, upper = self.robot.position_lower, self.robot.position_upper
+            self._hold = np.minimum(np.maximum(self._measured, lower), upper)
 
     def _is_live(self, dt: float) -> bool:
         """Whether most of the `dt` up to now belongs to the command that is being followed."""
         assert self._target is not None
         lifetime = min(self._target.duration_s, self.config.command_timeout_s)
         return self._clock - 0.5 * dt - self._arrived < lifetime
+
+    def _has_settled(self) -> bool:
+        """Whether the measured joints are those of an arm at rest, to be held from now on.
+
+        They are taken once, not continuously: a reference that follows a sagging arm lets it sag on.
+        """
+        return self._clock - self._rested >= SETTLE_S and not self._state_is_stale()
 
     def _state_is_stale(self) -> bool:
         return self._clock - self._observed > self.config.state_timeout_s

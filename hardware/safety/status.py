@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SafetyState(IntEnum):
@@ -37,7 +41,7 @@ class Reason(str, Enum):
     OPERATOR_STOP = "operator_stop", "stopped by the operator"
     MOVING = "moving", "the arm is still coming to rest"
 
-    def __new__(cls, code: str, text: str) -> Reason:
+    def __new__(cls, code: str, text: str) -> Self:
         reason = str.__new__(cls, code)
         reason._value_ = code
         reason.text = text
