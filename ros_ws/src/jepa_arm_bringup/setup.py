@@ -1,4 +1,4 @@
-"""jepa_arm_bringup: the process table, launch files and configuration, all installed where ROS looks for them."""
+"""jepa_arm_bringup: the process table, launch files and configuration, where ROS looks for them."""
 
 from pathlib import Path
 

@@ -3,8 +3,8 @@
     subprocess.Popen(command, env=ros_environment())   # a node in a process of its own
     enter_ros_environment()                            # this process, before its first `import rclpy`
 
-Nobody has to export anything. Where ROS comes from PyPI wheels it lives in the virtual environment itself, and
-the wheels' own start-up hook sets LD_LIBRARY_PATH for every Python of that environment. Where a ROS is
+Nobody has to export anything. Where ROS comes from PyPI wheels it lives in the virtual environment itself,
+and the wheels' own start-up hook sets LD_LIBRARY_PATH for every Python of that environment. Where a ROS is
 sourced, our packages are in `ros_ws/install` on top of it, and their libraries are loaded from there.
 """
 
@@ -35,8 +35,8 @@ def ros_environment() -> dict[str, str]:
 def enter_ros_environment() -> None:
     """Give this process the environment of `ros_environment`; call it before the first `import rclpy`.
 
-    The dynamic linker reads LD_LIBRARY_PATH only when a process starts, so libraries of ours that it could not
-    find are loaded here, by path: whoever asks for them by name later gets these.
+    The dynamic linker reads LD_LIBRARY_PATH only when a process starts, so libraries of ours that it could
+    not find are loaded here, by path: whoever asks for them by name later gets these.
     """
     reachable = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     os.environ.update(ros_environment())
@@ -47,13 +47,20 @@ def enter_ros_environment() -> None:
 
 def ros_prefixes() -> list[Path]:
     """Install prefixes that hold ROS packages and are not on AMENT_PREFIX_PATH by themselves."""
-    if (Path(sys.prefix) / "share/ament_index/resource_index/packages/rclpy").is_file():
-        return [Path(sys.prefix)]
+    wheels = wheels_prefix()
+    if wheels:
+        return [wheels]
     found = importlib.util.find_spec(INTERFACES)
     if found is None or found.origin is None:
         return []
     # <prefix>/lib/python3.X/site-packages/jepa_arm_interfaces/__init__.py
     return [Path(found.origin).parents[4]]
+
+
+def wheels_prefix() -> Path | None:
+    """Where the ROS wheels are installed: the virtual environment; nowhere if ROS comes from elsewhere."""
+    prefix = Path(sys.prefix)
+    return prefix if (prefix / "share/ament_index/resource_index/packages/rclpy").is_file() else None
 
 
 def fast_dds_profile() -> Path:

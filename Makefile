@@ -1,0 +1,23 @@
+# jepa-arm: `make demo` and `make test` set everything up first; set-up takes a second when nothing changed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check clean
+
+setup: ## make or update .venv
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## the main job over ROS 2, with a live view and a report in out/demo
+	@$(BIN)/jepa-arm demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup ## style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove what set-up made; data/, runs/ and out/ stay
+	rm -rf .venv ros_ws/build ros_ws/install ros_ws/log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
