@@ -79,8 +79,8 @@ class Kinematics:
     ) -> InverseSolution:
         """Joint positions near `q_start`, within limits, that bring the tool to the target.
 
-        Damped least squares. Always answers with the best it found; the caller decides whether the errors are small enough.
-        Joints that the task leaves free go a little way home.
+        Damped least squares; always answers with the best it found, and the caller decides whether the errors
+        are small enough. Joints that the task leaves free go a little way home.
         """
         robot = self.robot
         target = np.asarray(target_position, dtype=np.float64)

@@ -52,6 +52,8 @@ from hardware.safety.status import GateConfig, Reason, SafetyState, SafetyStatus
 # and how long the reference takes to get there.
 SETTLE_S = 0.2
 GLIDE_S = 0.3
+# A command of 0.1 s is followed for twelve ticks at 120 Hz, whatever the sum of their lengths rounds to.
+CLOCK_ROUNDING_S = 1e-6
 
 
 class SafetyGate:
@@ -182,7 +184,7 @@ class SafetyGate:
         self._watch(self._q)
         if dt > 0.0:
             self._q, self._v = self._move(self._q, dt)
-        self._settle(dt)
+        self._settle()
         setpoint = JointCommand(self.robot.joint_names, self._q, self._v, dt, self._stamp_ns)
         setpoint.positions.flags.writeable = setpoint.velocities.flags.writeable = False
         return setpoint
@@ -214,7 +216,7 @@ class SafetyGate:
     def _move(self, q: NDArray[np.float64], dt: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The reference `dt` later: towards the command's target or the position to hold, or to rest."""
         motion, v = self._motion, self._v
-        if self._target is not None and self._is_live(dt):
+        if self._target is not None and self._is_live():
             left = self._arrived + self._target.duration_s - (self._clock - dt)
             wanted = motion.towards(self._target.positions, q, left, dt, rest_there=self._target.ends_at_rest)
             v = motion.step_in_workspace(wanted, q, v, dt)
@@ -225,10 +227,10 @@ class SafetyGate:
             v = motion.step(np.zeros_like(v), q, v, dt)
         return q + v * dt, v
 
-    def _settle(self, dt: float) -> None:
+    def _settle(self) -> None:
         """Change state where the motion has ended, or should have been continued and was not."""
         at_rest = not self._v.any()
-        if self._target is not None and not self._is_live(dt):
+        if self._target is not None and not self._is_live():
             if self._target.ends_at_rest:
                 if at_rest:
                     self._target, self._state = None, SafetyState.IDLE
@@ -245,11 +247,14 @@ class SafetyGate:
             lower, upper = self.robot.position_lower, self.robot.position_upper
             self._hold = np.minimum(np.maximum(self._measured, lower), upper)
 
-    def _is_live(self, dt: float) -> bool:
-        """Whether most of the `dt` up to now belongs to the command that is being followed."""
+    def _is_live(self) -> bool:
+        """Whether the command that is being followed has not run out by now."""
         assert self._target is not None
-        lifetime = min(self._target.duration_s, self.config.command_timeout_s)
-        return self._clock - 0.5 * dt - self._arrived < lifetime
+        lifetime = self._target.duration_s
+        if self._target.ends_at_rest:
+            lifetime += self.config.max_braking_s  # to come to rest on the target rather than just before it
+        lifetime = min(lifetime, self.config.command_timeout_s)
+        return self._clock - self._arrived <= lifetime + CLOCK_ROUNDING_S
 
     def _has_settled(self) -> bool:
         """Whether the measured joints are those of an arm at rest, to be held from now on.

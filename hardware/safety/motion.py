@@ -51,7 +51,7 @@ class Motion:
         """
         change = wanted - v
         excess = float((np.abs(change) / self._acceleration).max()) / dt
-        if excess > 1.0:
+        if excess > 1.0 + 1e-9:
             change /= excess
         slowest = -self._stoppable(np.maximum(q - self._lower, 0.0), dt)
         fastest = self._stoppable(np.maximum(self._upper - q, 0.0), dt)

@@ -83,7 +83,7 @@ class GateConfig:
     state_timeout_s: float = 0.1
     # Joints move only so fast that they can stop within this time: rest comes at most
     # command_timeout_s + max_braking_s + one tick after the last command.
-    max_braking_s: float = 0.065
+    max_braking_s: float = 0.06
     # How far (rad) the measured joints may be from their setpoints.
     max_tracking_error: float = 0.2
     # How far (m) outside the workspace still counts as its edge.
