@@ -30,10 +30,10 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         self.projection = nn.Sequential(
-            nn.Linear(widths[-1] * (image_size // 16) ** 2, 512, bias=False),
-            nn.BatchNorm1d(512),
+            nn.Linear(widths[-1] * (image_size // 16) ** 2, 256, bias=False),
+            nn.BatchNorm1d(256),
             nn.ReLU(),
-            nn.Linear(512, latent_dim),
+            nn.Linear(256, latent_dim),
             # LayerNorm here would stop SIGReg from shaping the distribution; BatchNorm leaves it free to.
             nn.BatchNorm1d(latent_dim, affine=False),
         )

@@ -50,6 +50,20 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 @torch.no_grad()
+def surprise_quantiles(encoder: Encoder, predictor: Predictor, windows: Windows) -> dict[str, float]:
+    """Quantiles of the one-step latent MSE, window by window, over windows of at least 3 held-out steps."""
+    predictor.eval()
+    count = 16 * len(windows.frames)
+    rng = np.random.default_rng(1)
+    episode, start = rng.integers(len(windows.frames), size=count), rng.integers(windows.starts, size=count)
+    frames, tool, actions = windows.take(episode, start)
+    latents = torch.from_numpy(encode_all(encoder, frames[:, :3].numpy()))
+    predicted, _ = predictor(latents[:, 1], latents[:, 0], tool[:, 1], actions[:, 1])
+    errors = ((predicted - latents[:, 2]) ** 2).mean(1).numpy()
+    return {f"p{q}": float(np.percentile(errors, q)) for q in (50, 90, 99)}
+
+
+@torch.no_grad()
 def read_health(encoder: Encoder, predictor: Predictor, windows: Windows, episodes: Episodes) -> Health:
     """Read the monitors on `windows` of the held-out `episodes`; both models are left in evaluation mode."""
     predictor.eval()

@@ -21,7 +21,7 @@ from perception.errors import TrainingError
 from perception.jepa.config import TrainConfig
 from perception.jepa.losses import steps_to_go_loss, world_model_terms
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
-from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health
+from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health, surprise_quantiles
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
 CHECKPOINT = "checkpoint.pt"
@@ -53,6 +53,7 @@ class Trainer:
         self.world_model_step = self.head_step = 0
         self.seconds = 0.0
         self.health: dict[str, float] = {}
+        self.surprise: dict[str, float] = {}
 
     @classmethod
     def begin(cls, data: Path, out: Path, config: TrainConfig) -> Trainer:
@@ -86,11 +87,13 @@ class Trainer:
                 self._descend(self.world_model_optimiser, loss, "world model", step)
                 self.world_model_step = step + 1
                 self.seconds += time.monotonic() - started
-                report(self.world_model_step, {name: float(term) for name, term in terms._asdict().items()})
+                report(self.world_model_step, {name: term.item() for name, term in terms._asdict().items()})
                 if self.world_model_step % config.monitor_every == 0 or self.world_model_step == config.steps:
                     self._set_training(False)
                     self.health = read_health(self.encoder, self.predictor, watch, self.held_out).as_dict()
                     report.health(self.world_model_step, self.health)
+                if self.world_model_step == config.steps:
+                    self.surprise = surprise_quantiles(self.encoder, self.predictor, watch)
                 if self.world_model_step % config.checkpoint_every == 0 or self.world_model_step == config.steps:
                     self.save()
 
@@ -116,7 +119,7 @@ class Trainer:
                 self._descend(self.head_optimiser, reflex + time_to_go, "heads", step)
                 self.head_step = step + 1
                 self.seconds += time.monotonic() - started
-                report(self.head_step, {"proposal": float(reflex), "energy": float(time_to_go)})
+                report(self.head_step, {"proposal": reflex.item(), "energy": time_to_go.item()})
                 if self.head_step % (4 * config.checkpoint_every) == 0 or self.head_step == config.head_steps:
                     self.save()
 
@@ -130,6 +133,7 @@ class Trainer:
             "optimisers": [self.world_model_optimiser.state_dict(), self.head_optimiser.state_dict()],
             "progress": (self.world_model_step, self.head_step, self.seconds),
             "health": self.health,
+            "surprise": self.surprise,
         }
         path = self.out / CHECKPOINT
         partial = path.with_suffix(".partial")
@@ -162,7 +166,7 @@ class Trainer:
         ):
             optimiser.load_state_dict(saved)
         self.world_model_step, self.head_step, self.seconds = state["progress"]
-        self.health = state["health"]
+        self.health, self.surprise = state["health"], state["surprise"]
 
     def _models(self) -> dict[str, nn.Module]:
         return {
@@ -187,7 +191,7 @@ class Trainer:
     def _descend(self, optimiser: torch.optim.AdamW, loss: torch.Tensor, phase: str, step: int) -> None:
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss of the {phase} is {float(loss)} at step {step}: lower the learning rate; "
+                f"the loss of the {phase} is {loss.item()} at step {step}: lower the learning rate; "
                 f"the checkpoint in {self.out} is from before"
             )
         optimiser.zero_grad(set_to_none=True)

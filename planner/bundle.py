@@ -1,0 +1,207 @@
+"""The world-model bundle: one folder that any node, tool or robot loads; see `bundle.yaml` inside it.
+
+    bundle = load_bundle(Path("models/panda-push"))
+    encoder, world_model = bundle.encoder(), bundle.world_model()
+
+Every graph is checked against its sha256. A bundle that does not fit the robot or camera it is started with
+is refused by `check_fits`, naming the mismatch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perception.encoder import Encoder
+from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
+from planner.errors import BundleError
+
+if TYPE_CHECKING:
+    from planner.world_model import WorldModel
+
+DESCRIPTION = "bundle.yaml"
+SCHEMA_VERSION = 1
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ActionSpace(_Section):
+    """Tool displacement in metres over `period_s` seconds on `axes`, each within ±`limit_m`.
+
+    `block` actions make one step of the world model; the `fixed` axes are held at their values in metres.
+    """
+
+    axes: tuple[Literal["x", "y", "z"], ...] = Field(min_length=1)
+    limit_m: float = Field(gt=0)
+    period_s: float = Field(gt=0)
+    block: int = Field(ge=1)
+    fixed: dict[str, float] = {}
+
+    @property
+    def dim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def step_ns(self) -> int:
+        """Duration of one step of the world model."""
+        return round(self.block * self.period_s * 1e9)
+
+
+class Camera(_Section):
+    """The camera the model was trained with; pose in metres in the robot's base frame, angles in rad."""
+
+    frame_id: str
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    vertical_fov: float
+    position: tuple[float, float, float]
+    target: tuple[float, float, float]
+    up: tuple[float, float, float]
+    rate_hz: float = Field(gt=0)
+
+
+class ToolNormalisation(_Section):
+    """Proprioception is the tool position: (value − mean) / std, metres."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Surprise(_Section):
+    """Quantiles of the one-step latent prediction error on held-out episodes."""
+
+    p50: float = Field(gt=0)
+    p90: float = Field(gt=0)
+    p99: float = Field(gt=0)
+
+
+class Graph(_Section):
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Graphs(_Section):
+    encoder: Graph
+    predictor: Graph
+    proposal: Graph
+    energy: Graph
+
+
+class BundleInfo(_Section):
+    """The content of `bundle.yaml`."""
+
+    schema_version: Literal[1]
+    name: str
+    task: str
+    robot: str
+    camera: Camera
+    image_size: int = Field(gt=0)
+    latent_dim: int = Field(gt=0)
+    max_steps: int = Field(gt=0, description="the furthest goal, in model steps, that heads were trained on")
+    action: ActionSpace
+    tool: ToolNormalisation
+    graphs: Graphs
+    surprise: Surprise
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle; models load when asked for."""
+
+    path: Path
+    info: BundleInfo
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def robot(self) -> str:
+        return self.info.robot
+
+    @property
+    def action(self) -> ActionSpace:
+        return self.info.action
+
+    @property
+    def camera(self) -> Camera:
+        return self.info.camera
+
+    @property
+    def encoder_sha256(self) -> str:
+        return self.info.graphs.encoder.sha256
+
+    def encoder(self) -> Encoder:
+        """The encoder on ONNX Runtime."""
+        graph = self.info.graphs.encoder
+        encoder = OnnxEncoder(self.path / graph.file, graph.sha256)
+        if (encoder.spec.image_size, encoder.spec.latent_dim) != (self.info.image_size, self.info.latent_dim):
+            raise BundleError(
+                f"{self.path / graph.file} takes {encoder.spec.image_size} px and gives {encoder.spec.latent_dim} "
+                f"dimensions; {DESCRIPTION} says {self.info.image_size} and {self.info.latent_dim}: export it again"
+            )
+        return encoder
+
+    def world_model(self) -> WorldModel:
+        """Predictor, proposal and energy on ONNX Runtime."""
+        from planner.world_model import WorldModel
+
+        return WorldModel(self)
+
+    def open(self, graph: Graph) -> Any:
+        """An ONNX Runtime session of one of the bundle's graphs."""
+        return open_graph(self.path / graph.file, graph.sha256)
+
+    def check_fits(self, robot: str, camera_size: tuple[int, int] | None = None) -> None:
+        """Raise BundleError if the bundle was not made for `robot` and a camera of (width, height) pixels."""
+        if robot != self.robot:
+            raise BundleError(
+                f"bundle {self.name} was trained for robot {self.robot}, not {robot}: "
+                f"start it with --robot {self.robot}, or train a bundle for {robot}"
+            )
+        expected = (self.camera.width, self.camera.height)
+        if camera_size is not None and tuple(camera_size) != expected:
+            raise BundleError(
+                f"bundle {self.name} was trained on {expected[0]}x{expected[1]} pictures, the camera gives "
+                f"{camera_size[0]}x{camera_size[1]}: set the camera to {expected[0]}x{expected[1]}"
+            )
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Load and check a bundle: its description and the sha256 of every graph. Raises BundleError."""
+    path = Path(path)
+    description = path / DESCRIPTION
+    if not description.is_file():
+        raise BundleError(f"{path} holds no {DESCRIPTION}: name a bundle folder, such as models/panda-push")
+    try:
+        content = yaml.safe_load(description.read_text())
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(f"{description} has schema_version {version!r}; this release reads {SCHEMA_VERSION}")
+        info = BundleInfo.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BundleError(f"{description} is not YAML: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise BundleError(f"{description}: {key}: {problem['msg']}; export the bundle again") from error
+    for graph in (info.graphs.encoder, info.graphs.predictor, info.graphs.proposal, info.graphs.energy):
+        file = path / graph.file
+        if not file.is_file():
+            raise BundleError(f"{file} is missing: export the bundle again, or check it out of git again")
+        if file_sha256(file) != graph.sha256:
+            raise BundleError(
+                f"{file} is not the graph that {DESCRIPTION} names (sha256 differs): export the bundle again, "
+                "or check it out of git again"
+            )
+    return Bundle(path, info)
+
+

@@ -1,0 +1,41 @@
+"""Energies: how far latents are from the goal's latent. Lower is nearer; zero is there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from planner.contract import Array
+from planner.world_model import WorldModel
+
+
+class Energy(Protocol):
+    """Latents (N, D) and a goal latent (D,) to energies (N,)."""
+
+    def __call__(self, latents: Array, goal: Array) -> Array: ...
+
+
+def latent_distance(latents: Array, goal: Array) -> Array:
+    """Mean squared difference of latents: needs no training, but the arm's own pose dominates it."""
+    return np.asarray(np.mean((latents - goal) ** 2, axis=1, dtype=np.float32))
+
+
+class TimeToGo:
+    """Learned: expected model steps to the goal, from a classifier trained on hindsight goals of play."""
+
+    def __init__(self, world_model: WorldModel) -> None:
+        self._world_model = world_model
+
+    def __call__(self, latents: Array, goal: Array) -> Array:
+        return self._world_model.steps_to_go(latents, goal)
+
+
+def path_energy(energy: Energy, latents: Array, goal: Array) -> Array:
+    """Energy (N,) of imagined paths (N, H, D): the mean over the path, its end counting once more in full.
+
+    The mean rewards getting near early and staying; the end keeps the last step from being a detail.
+    """
+    count, horizon, size = latents.shape
+    along = energy(latents.reshape(-1, size), goal).reshape(count, horizon)
+    return np.asarray(along.mean(1) + along[:, -1])

@@ -1,0 +1,30 @@
+"""`jepa-arm export`: from a training run to a bundle: ONNX graphs checked against torch, weights, model card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "jepa-arm export --run runs/panda-push --out models/panda-push"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="run folder of `jepa-arm train`")
+    parser.add_argument("--out", type=Path, help="bundle folder to write (default: models/<robot>-<task>)")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from perception.jepa.trainer import CHECKPOINT, read_checkpoint
+    from planner.bundle import load_bundle
+    from planner.exporting import export_bundle
+
+    state = read_checkpoint(args.run / CHECKPOINT)
+    out = args.out or Path("models") / f"{state['info']['robot']}-{state['info']['task']}"
+    gaps = export_bundle(state, out, replace=args.force)
+    bundle = load_bundle(out)
+    for name, gap in gaps.items():
+        print(f"{name}: ONNX agrees with torch to {gap:.1e}")
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    print(f"bundle {bundle.name} ({size:.1f} MB) in {out}; try it: jepa-arm eval --task {bundle.info.task} --bundle {out}")
+    return 0

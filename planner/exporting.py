@@ -1,0 +1,197 @@
+"""Writing a bundle. Needs torch and onnx; running a bundle needs neither."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxslim
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from perception.dataset import DatasetInfo
+from perception.jepa.config import TrainConfig
+from perception.jepa.model import MAX_STEPS, Encoder, Energy, Predictor, Proposal
+from perception.runtimes.onnx import file_sha256, open_graph
+from planner.bundle import DESCRIPTION, SCHEMA_VERSION, BundleInfo
+from planner.errors import BundleError
+from planner.model_card import model_card
+
+OPSET = 20
+PARITY_TOLERANCE = 1e-4
+
+
+class _StepsToGo(nn.Module):
+    def __init__(self, energy: Energy) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        return self.energy.steps_to_go(latent, goal)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A module and how its ONNX inputs and outputs are called; `inputs` are examples with a batch of 2."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, torch.Tensor]
+    outputs: tuple[str, ...]
+
+
+def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> dict[str, float]:
+    """Write the bundle of a training checkpoint to `out`, whole or not at all.
+
+    Returns the largest difference between torch and ONNX Runtime for each graph. Raises BundleError if one
+    exceeds 1e-4, if training has not finished, or if `out` exists and `replace` is false.
+    """
+    if not state["surprise"] or state["progress"][1] == 0:
+        raise BundleError("the run has not finished training: run `jepa-arm train` again to go on with it")
+    if out.exists() and not replace:
+        raise BundleError(f"{out} exists: name another --out, or replace it with --force")
+    info, config = DatasetInfo.model_validate(state["info"]), TrainConfig.model_validate(state["config"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
+        staging = Path(folder) / out.name
+        staging.mkdir()
+        graphs = _graphs(state, info, config)
+        gaps = {graph.name: _export(graph, staging / f"{graph.name}.onnx") for graph in graphs}
+        weights = {
+            # Half precision is enough to train on from, and half the download.
+            f"{name}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
+            for name, model in state["models"].items()
+            for key, value in model.items()
+        }
+        save_file(weights, staging / "weights.safetensors")
+        description = _description(state, info, config, out.name, staging)
+        content = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False)
+        (staging / DESCRIPTION).write_text(content)
+        (staging / "README.md").write_text(model_card(description))
+        if out.exists():
+            shutil.rmtree(out)
+        staging.rename(out)
+    return gaps
+
+
+def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> list[_Graph]:
+    size, block_dim = config.latent_dim, config.block * len(info.axes)
+    encoder, predictor = Encoder(info.image_size, size), Predictor(size, block_dim)
+    proposal, energy = Proposal(size, block_dim), Energy(size)
+    modules = {"encoder": encoder, "predictor": predictor, "proposal": proposal, "energy": energy}
+    for name, module in modules.items():
+        module.load_state_dict(state["models"][name])
+        module.eval()
+    random = torch.Generator().manual_seed(0)
+
+    def latents() -> torch.Tensor:
+        return torch.randn(2, size, generator=random)
+
+    pixels = torch.randint(0, 256, (2, info.image_size, info.image_size, 3), generator=random, dtype=torch.uint8)
+    actions = torch.rand(2, block_dim, generator=random) * 2 - 1
+    step = {
+        "latent": latents(),
+        "previous": latents(),
+        "tool": torch.randn(2, 3, generator=random),
+        "actions": actions,
+    }
+    return [
+        _Graph("encoder", encoder, {"image": pixels}, ("latent",)),
+        _Graph("predictor", predictor, step, ("next_latent", "next_tool")),
+        _Graph(
+            "proposal",
+            proposal,
+            {"latent": latents(), "goal": latents(), "steps_left": torch.full((2, 1), 3.5)},
+            ("actions",),
+        ),
+        _Graph("energy", _StepsToGo(energy), {"latent": latents(), "goal": latents()}, ("steps_to_go",)),
+    ]
+
+
+def _export(graph: _Graph, path: Path) -> float:
+    """Write one graph, batch dynamic; the largest absolute difference from torch on other inputs and batch."""
+    batch = torch.export.Dim("batch", min=1)
+    # The exporter warns about packages and operators that have no part in these graphs.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in graph.inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    model = onnxslim.slim(program.model_proto)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return _parity(graph, path)
+
+
+@torch.no_grad()
+def _parity(graph: _Graph, path: Path) -> float:
+    inputs = {name: torch.cat([value, value.flip(0), value]) for name, value in graph.inputs.items()}
+    expected = graph.module(*inputs.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    found = open_graph(path).run(None, {name: value.numpy() for name, value in inputs.items()})
+    gap = max(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found, strict=True))
+    if not gap <= PARITY_TOLERANCE:
+        raise BundleError(f"{path.name} differs from torch by {gap:.2g}, more than {PARITY_TOLERANCE:g}: not exported")
+    return gap
+
+
+def _description(
+    state: dict[str, Any], info: DatasetInfo, config: TrainConfig, name: str, staging: Path
+) -> BundleInfo:
+    mean, std = state["normaliser"]
+    steps, head_steps, seconds = state["progress"]
+    graphs = {
+        graph: {"file": f"{graph}.onnx", "sha256": file_sha256(staging / f"{graph}.onnx")}
+        for graph in ("encoder", "predictor", "proposal", "energy")
+    }
+    return BundleInfo.model_validate(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "task": info.task,
+            "robot": info.robot,
+            "camera": info.camera,
+            "image_size": info.image_size,
+            "latent_dim": config.latent_dim,
+            "max_steps": MAX_STEPS,
+            "action": {
+                "axes": info.axes,
+                "limit_m": info.action_limit_m,
+                "period_s": info.period_s,
+                "block": config.block,
+                "fixed": info.fixed,
+            },
+            "tool": {"mean": [float(v) for v in mean], "std": [float(v) for v in std]},
+            "graphs": graphs,
+            "surprise": state["surprise"],
+            "training": {
+                "episodes": info.episodes,
+                "steps_per_episode": info.steps,
+                "data_seed": info.seed,
+                "world_model_steps": steps,
+                "head_steps": head_steps,
+                "hours": round(seconds / 3600, 3),
+                "torch": torch.__version__,
+                "config": config.model_dump(),
+            },
+            "metrics": state["health"],
+        }
+    )

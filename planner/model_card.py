@@ -1,0 +1,68 @@
+"""The model card that goes with a bundle, written from what the bundle says of itself."""
+
+from __future__ import annotations
+
+import yaml
+
+from planner.bundle import BundleInfo
+
+CARD = """# {name}
+
+A JEPA world model for the arm `{robot}` and the task `{task}`: an encoder, an action-conditioned predictor, a
+goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX graphs. Made for the simulated camera
+and table of this repository; it knows nothing of other cameras, objects or arms.
+
+- **Data**: {episodes} episodes of play, {steps_per_episode} actions each (10 Hz), seed {data_seed}; the last \
+{held_out:.0%} of the episodes were held out for the figures below. Play never uses an evaluation goal.
+- **Training**: {world_model_steps} world-model steps and {head_steps} head steps, seed {seed}, {hours:.2f} hours \
+on {threads} CPU thread(s), torch {torch}.
+- **Input**: {width}x{height} RGB, cropped and area-averaged to {image_size}x{image_size}.
+- **Actions**: tool displacement on {axes}, ±{limit_m} m over {period_s} s; {block} to a model step.
+
+## Held-out metrics
+| metric | value |
+|---|---|
+{metrics}
+
+`open_loop_normalised` is the 8-step prediction error as a share of that of standing still.
+
+## Made by
+```
+jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
+jepa-arm train --data data/{name} --out runs/{name}{train_options}
+jepa-arm export --run runs/{name} --out models/{name} --force
+```
+
+Success rates, with intervals and baselines, are in the README of the repository, beside the command that
+measures them.
+
+## Training settings
+```yaml
+{config}```
+"""
+
+
+def model_card(info: BundleInfo) -> str:
+    """Markdown for the bundle's README.md."""
+    training, config = info.training, info.training["config"]
+    seed = config["seed"]
+    return CARD.format(
+        **{key: training[key] for key in ("episodes", "steps_per_episode", "data_seed", "world_model_steps")},
+        **{key: training[key] for key in ("head_steps", "hours", "torch")},
+        name=info.name,
+        robot=info.robot,
+        task=info.task,
+        held_out=config["held_out_share"],
+        seed=seed,
+        threads=config["threads"],
+        width=info.camera.width,
+        height=info.camera.height,
+        image_size=info.image_size,
+        axes=", ".join(info.action.axes),
+        limit_m=info.action.limit_m,
+        period_s=info.action.period_s,
+        block=info.action.block,
+        metrics="\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items()),
+        train_options=f" --seed {seed}" if seed else "",
+        config=yaml.safe_dump(config, sort_keys=False),
+    )

@@ -1,0 +1,93 @@
+"""The learned world model at run time: predictor, proposal and energy graphs on ONNX Runtime.
+
+Actions here are blocks in units of the action limit, float32 (N, block·A) in −1…1; tool positions are in
+metres outside, normalised inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.bundle import Bundle
+from planner.contract import Array, Observation
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """N imagined futures of H steps: `latents` (N, H, D) and the action blocks (N, H, block·A) that led there."""
+
+    latents: Array
+    actions: Array
+
+
+class WorldModel:
+    """Imagines what actions would do. Open it once; calls are not thread-safe."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        graphs = bundle.info.graphs
+        self._predictor = bundle.open(graphs.predictor)
+        self._proposal = bundle.open(graphs.proposal)
+        self._energy = bundle.open(graphs.energy)
+        self._tool_mean = np.array(bundle.info.tool.mean, dtype=np.float32)
+        self._tool_std = np.array(bundle.info.tool.std, dtype=np.float32)
+        self.block_dim = bundle.action.block * bundle.action.dim
+        self.max_steps = bundle.info.max_steps
+
+    def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
+        """One step: latents (N, D) ×2, normalised tool (N, 3), actions (N, block·A) → next latent, next tool."""
+        inputs = {"latent": latent, "previous": previous, "tool": tool, "actions": actions}
+        following, moved = self._predictor.run(None, inputs)
+        return following, moved
+
+    def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
+        """Mode-1: the action block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps."""
+        inputs = {
+            "latent": latents,
+            "goal": np.broadcast_to(goal, latents.shape),
+            "steps_left": steps_left[:, None].astype(np.float32),
+        }
+        (actions,) = self._proposal.run(None, inputs)
+        return np.asarray(actions)
+
+    def steps_to_go(self, latents: Array, goal: Array) -> Array:
+        """Learned time-to-go (N,) in model steps from `latents` (N, D) to `goal` (D,)."""
+        (steps,) = self._energy.run(None, {"latent": latents, "goal": np.broadcast_to(goal, latents.shape)})
+        return np.asarray(steps)
+
+    def rollout(self, observation: Observation, actions: Array) -> Imagined:
+        """Imagine N action sequences (N, H, block·A) from `observation`."""
+        previous, latent, tool = self._start(observation, len(actions))
+        latents = np.empty((*actions.shape[:2], latent.shape[1]), np.float32)
+        for step in range(actions.shape[1]):
+            following, tool = self.predict(latent, previous, tool, np.ascontiguousarray(actions[:, step]))
+            previous, latent = latent, following
+            latents[:, step] = latent
+        return Imagined(latents, actions)
+
+    def rollout_reflex(self, observation: Observation, goal: Array, arrivals: Array, horizon: int) -> Imagined:
+        """Imagine Mode-1 for `horizon` steps, once for each number of steps to arrive in: `arrivals` (N,)."""
+        previous, latent, tool = self._start(observation, len(arrivals))
+        latents = np.empty((len(arrivals), horizon, latent.shape[1]), np.float32)
+        actions = np.empty((len(arrivals), horizon, self.block_dim), np.float32)
+        for step in range(horizon):
+            actions[:, step] = self.propose(latent, goal, np.maximum(arrivals - step, 1))
+            following, tool = self.predict(latent, previous, tool, np.ascontiguousarray(actions[:, step]))
+            previous, latent = latent, following
+            latents[:, step] = latent
+        return Imagined(latents, actions)
+
+    def _start(self, observation: Observation, count: int) -> tuple[Array, Array, Array]:
+        tool = ((observation.tool - self._tool_mean) / self._tool_std).astype(np.float32)
+        return (
+            np.tile(observation.previous, (count, 1)),
+            np.tile(observation.latent, (count, 1)),
+            np.tile(tool, (count, 1)),
+        )
+
+    def surprise(self, before: Observation, actions: Array, after: Array) -> float:
+        """Mean squared error of the latent predicted from `before` under one block (block·A,), seen `after` (D,)."""
+        previous, latent, tool = self._start(before, 1)
+        predicted, _ = self.predict(latent, previous, tool, actions[None])
+        return float(np.mean((predicted[0] - after) ** 2))
