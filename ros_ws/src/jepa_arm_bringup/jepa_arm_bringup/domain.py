@@ -1,0 +1,109 @@
+"""Which ROS domain a graph runs in, so that two graphs never command one arm by mistake."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from jepa_arm_bringup.errors import DomainBusy, GraphError
+from jepa_arm_bringup.processes import PROCESSES
+
+# Above 101 the ports of a domain fall into Linux's range of short-lived ports.
+LAST_SAFE_DOMAIN = 101
+LAST_DOMAIN = 232
+# A node that is already there is discovered well within this.
+LOOK_FOR_S = 1.5
+
+
+class Domain:
+    """A ROS domain that this process holds: no other jepa-arm graph of this machine takes it meanwhile."""
+
+    def __init__(self, number: int, lock: socket.socket) -> None:
+        self.number = number
+        self._lock = lock
+
+    def release(self) -> None:
+        self._lock.close()
+
+
+def claim_domain(number: int | None = None) -> Domain:
+    """The domain `number`, or that of ROS_DOMAIN_ID, or the first free one. Raises `DomainBusy`."""
+    if number is None and os.environ.get("ROS_DOMAIN_ID"):
+        number = _number(os.environ["ROS_DOMAIN_ID"], "ROS_DOMAIN_ID")
+    if number is None:
+        return _free_domain()
+    if not 0 <= number <= LAST_DOMAIN:
+        raise GraphError(f"there is no ROS domain {number}: choose one from 0 to {LAST_SAFE_DOMAIN}")
+    lock = _lock(number)
+    if lock is None:
+        raise DomainBusy(_busy(number, "a jepa-arm graph"))
+    if _has_participants(number) and (nodes := _our_nodes(number)):
+        lock.close()
+        raise DomainBusy(_busy(number, f"the nodes {', '.join(nodes)}"))
+    return Domain(number, lock)
+
+
+def _free_domain() -> Domain:
+    start = os.getpid() % LAST_SAFE_DOMAIN
+    for i in range(LAST_SAFE_DOMAIN):
+        number = 1 + (start + i) % LAST_SAFE_DOMAIN
+        lock = _lock(number)
+        if lock is not None:
+            if not _has_participants(number):
+                return Domain(number, lock)
+            lock.close()
+    raise DomainBusy(f"every ROS domain from 1 to {LAST_SAFE_DOMAIN} is in use: stop a graph, or pass --domain-id")
+
+
+def _busy(number: int, who: str) -> str:
+    return f"ROS domain {number} is busy: {who} already run in it; stop them, or pass another --domain-id"
+
+
+def _number(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise GraphError(f"{where} is {text!r}: it must be a number from 0 to {LAST_SAFE_DOMAIN}") from error
+
+
+def _lock(number: int) -> socket.socket | None:
+    """Bound while the domain is held: the name is freed with the process, however that ends; no file is left."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        lock.bind(f"\0jepa_arm_domain_{number}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _has_participants(number: int) -> bool:
+    """Whether some ROS process of this machine is in the domain: the first one holds this port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", 7400 + 250 * number + 10))
+        except OSError:
+            return True
+    return False
+
+
+def _our_nodes(number: int) -> list[str]:
+    """The nodes of a jepa-arm graph that are visible in the domain."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    ours = {process.name for process in PROCESSES}
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=number, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node(f"jepa_arm_lookout_{os.getpid()}", context=context)
+        deadline = time.monotonic() + LOOK_FOR_S
+        found: set[str] = set()
+        while time.monotonic() < deadline and not found:
+            time.sleep(0.05)
+            found = ours & set(node.get_node_names())
+        node.destroy_node()
+        return sorted(f"/{name}" for name in found)
+    finally:
+        rclpy.shutdown(context=context)

@@ -1,0 +1,9 @@
+"""Errors of starting the graph that a user can meet and mend; each message says what, where and what to do."""
+
+
+class GraphError(RuntimeError):
+    """The graph cannot be started or did not come up."""
+
+
+class DomainBusy(GraphError):
+    """Another graph already runs in the ROS domain."""

@@ -1,0 +1,116 @@
+"""The architecture as one table: which processes make up jepa-arm, and what each is told.
+
+`jepa-arm up` and the launch files are made from this table, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something the user chooses once and several processes are told."""
+
+    default: str | int
+    description: str
+
+
+SETTINGS: dict[str, Setting] = {
+    "task": Setting("push", "what the simulated scene is for: push or reach"),
+    "bundle": Setting("", "folder of the world-model bundle"),
+    "robot": Setting("panda", "robot file: a name in hardware/robots or a path"),
+    "planner": Setting("mode2", "hold, random, mode1, cem or mode2"),
+    "seed": Setting(0, "seed of the first scene and of the planner"),
+    "camera": Setting("hardware.camera.file:FileCamera", "what makes the real camera: module:callable"),
+    "camera_source": Setting("", "what the real camera reads from: a path or a device"),
+    "arm": Setting("", "what makes the real arm: module:callable"),
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: an executable of a ROS package, run as the lifecycle node `name`.
+
+    `parameters` maps a ROS parameter of the node to the name of a setting. A process that ends by itself is
+    started again if `restart` is "always". `world` says where it belongs: with the simulated world, with
+    the real one, or with both.
+    """
+
+    name: str
+    package: str
+    executable: str
+    restart: Literal["always", "never"]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    remaps: Mapping[str, str] = field(default_factory=dict)
+    world: Literal["both", "simulated", "real"] = "both"
+
+
+PROCESSES = (
+    # A world that went away does not come back as it was.
+    Process(
+        "sim",
+        package="jepa_arm_ros",
+        executable="sim_node",
+        restart="never",
+        parameters={"task": "task", "robot": "robot", "seed": "seed"},
+        world="simulated",
+    ),
+    Process(
+        "camera",
+        package="jepa_arm_ros",
+        executable="camera_node",
+        restart="always",
+        parameters={"camera": "camera", "source": "camera_source", "robot": "robot"},
+        world="real",
+    ),
+    Process(
+        "arm",
+        package="jepa_arm_ros",
+        executable="arm_node",
+        restart="never",
+        parameters={"arm": "arm"},
+        world="real",
+    ),
+    Process(
+        "encoder",
+        package="jepa_arm_ros",
+        executable="encoder_node",
+        restart="always",
+        parameters={"bundle": "bundle"},
+    ),
+    Process(
+        "planner",
+        package="jepa_arm_ros",
+        executable="planner_node",
+        restart="always",
+        parameters={"bundle": "bundle", "robot": "robot", "planner": "planner", "seed": "seed"},
+    ),
+    # A guard that died has to be looked into before it guards again.
+    Process(
+        "gate",
+        package="jepa_arm_ros",
+        executable="gate_node",
+        restart="never",
+        parameters={"robot": "robot"},
+    ),
+)
+
+
+def processes_of(world: Literal["simulated", "real"]) -> tuple[Process, ...]:
+    return tuple(process for process in PROCESSES if process.world in ("both", world))
+
+
+def settings_of(processes: tuple[Process, ...]) -> dict[str, Setting]:
+    """The settings that these processes are told, in the table's order."""
+    used = {name for process in processes for name in process.parameters.values()}
+    return {name: setting for name, setting in SETTINGS.items() if name in used}
+
+
+def parameters_of(process: Process, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The node's ROS parameters under `settings`; a setting that is not given has its default."""
+    return {
+        parameter: settings.get(name, SETTINGS[name].default) for parameter, name in process.parameters.items()
+    }

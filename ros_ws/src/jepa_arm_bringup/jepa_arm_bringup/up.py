@@ -1,0 +1,92 @@
+"""`jepa-arm up`: start the graph in the simulator and keep it running until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jepa_arm_bringup.errors import GraphError
+
+EXAMPLE = "jepa-arm up --task push"
+READY_TIMEOUT_S = 60.0
+WATCH_PERIOD_S = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", default="push", choices=("push", "reach"), help="what the scene is for")
+    parser.add_argument("--bundle", type=Path, help="world-model bundle (default: models/panda-TASK)")
+    parser.add_argument("--planner", default="mode2", help="hold, random, mode1, cem or mode2")
+    parser.add_argument("--robot", default="panda", help="robot file: a name or a path")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
+    parser.add_argument(
+        "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from jepa_arm_bringup.environment import enter_ros_environment
+
+    enter_ros_environment()
+    from jepa_arm_bringup.graph import Graph
+
+    settings = graph_settings(args)
+    with stop_signals(), Graph(settings, domain_id=args.domain_id, tell=tell) as graph:
+        graph.start()
+        graph.wait_ready(READY_TIMEOUT_S)
+        tell(f"ready; look around with ROS_DOMAIN_ID={graph.domain_id}, Ctrl-C stops everything")
+        while not (ended := graph.ended()):
+            time.sleep(WATCH_PERIOD_S)
+    raise GraphError(f"{ended} ended, so everything was stopped; its last message above says why")
+
+
+def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The process table's settings from the command line. Raises BundleError before anything is started."""
+    from hardware.robot import load_robot
+    from planner.bundle import load_bundle
+    from planner.planners import make_planner
+
+    robot = load_robot(args.robot)
+    bundle = load_bundle(args.bundle or default_bundle(args.task))
+    bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
+    make_planner(args.planner, bundle)
+    return {
+        "task": args.task,
+        "bundle": str(bundle.path.resolve()),
+        "robot": args.robot,
+        "planner": args.planner,
+        "seed": args.seed,
+    }
+
+
+def default_bundle(task: str) -> Path:
+    """The bundle of `task` that comes with the repository."""
+    import planner
+
+    assert planner.__file__ is not None
+    return Path(planner.__file__).resolve().parents[1] / "models" / f"panda-{task}"
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the graph as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell(line: str) -> None:
+    print(f"[jepa-arm] {line}", flush=True)

@@ -1,0 +1,109 @@
+"""A driven arm behind the `Arm` contract: joint setpoints in, measured joints out.
+
+For an arm that ros2_control drives this node is not needed: its joint_trajectory_controller and
+joint_state_broadcaster speak the same topics.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from hardware.arm.contract import Arm, JointCommand
+from jepa_arm_ros import qos
+from jepa_arm_ros.errors import MessageError
+from jepa_arm_ros.health import Health
+from jepa_arm_ros.messages import joint_state_message, setpoint_from
+from jepa_arm_ros.parameters import import_factory, parameter, read_parameters
+from jepa_arm_ros.running import exit_with
+
+
+@dataclass(frozen=True)
+class ArmParameters:
+    arm: str = parameter("", "what makes the Arm: module:callable, called without arguments")
+    rate_hz: float = parameter(100.0, "joint states a second [Hz]", low=10.0, high=1000.0)
+    setpoint_timeout_s: float = parameter(
+        0.1, "without setpoints for this long the arm is stopped [s]", low=0.02, high=5.0
+    )
+
+
+class ArmNode(LifecycleNode):
+    def __init__(self) -> None:
+        super().__init__("arm")
+        self.parameters = read_parameters(self, ArmParameters)
+        self.make_arm = import_factory(self, "arm", self.parameters.arm)
+        self.health = Health(self)
+        self.arm: Arm | None = None
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        arm = self.make_arm()
+        try:
+            arm.connect()
+        except (ValueError, OSError) as error:
+            self.get_logger().error(f"the arm does not connect: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self.arm = arm
+        self.driving = False
+        self.setpoint_at = 0.0
+        self.joint_publisher = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
+        on_setpoint = self.health.monitor("setpoint", self.on_setpoint)
+        topic = "joint_trajectory_controller/joint_trajectory"
+        self.create_subscription(JointTrajectory, topic, on_setpoint, qos.COMMAND)
+        self.timer = self.create_timer(1 / self.parameters.rate_hz, self.on_tick, autostart=False)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.timer.reset()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.timer.cancel()
+        self.stop()
+        return super().on_deactivate(state)
+
+    def on_tick(self) -> None:
+        assert self.arm is not None
+        if self.driving and time.monotonic() - self.setpoint_at > self.parameters.setpoint_timeout_s:
+            self.get_logger().warning("setpoints stopped: the arm is stopped where it is")
+            self.stop()
+        try:
+            state = self.arm.state()
+        except OSError as error:
+            return self.get_logger().error(f"no joint state: {error}", throttle_duration_sec=1.0)
+        self.joint_publisher.publish(joint_state_message(state, self.get_clock().now().nanoseconds))
+
+    def on_setpoint(self, message: JointTrajectory) -> None:
+        if self.arm is None or self.timer.is_canceled():
+            return
+        try:
+            names, positions = setpoint_from(message)
+            reach = message.points[-1].time_from_start
+            duration_s = reach.sec + reach.nanosec * 1e-9
+            self.arm.command(JointCommand(names, positions, np.zeros_like(positions), duration_s, 0))
+        except (MessageError, ValueError, OSError) as error:
+            return self.get_logger().error(f"setpoint not sent: {error}", throttle_duration_sec=1.0)
+        self.setpoint_at, self.driving = time.monotonic(), True
+
+    def stop(self) -> None:
+        if self.arm is not None and self.driving:
+            self.driving = False
+            self.arm.stop()
+
+    def destroy_node(self) -> None:
+        self.stop()
+        if self.arm is not None:
+            self.arm.disconnect()
+        super().destroy_node()
+
+
+def main() -> None:
+    exit_with(ArmNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this gives it a clock and topics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from hardware.kinematics import Kinematics
+from hardware.robot import load_robot
+from hardware.safety.gate import GateConfig, SafetyGate
+from hardware.safety.status import Reason, SafetyState
+from jepa_arm_interfaces.msg import SafetyStatus
+from jepa_arm_ros import qos
+from jepa_arm_ros.errors import MessageError
+from jepa_arm_ros.health import Health
+from jepa_arm_ros.messages import command_from, header, joint_state_from, setpoint_message
+from jepa_arm_ros.parameters import parameter, read_parameters
+from jepa_arm_ros.running import exit_with
+
+COMMAND_TOPIC = "planner/command"
+SETPOINT_TOPIC = "joint_trajectory_controller/joint_trajectory"
+DEFAULT = GateConfig()
+
+
+@dataclass(frozen=True)
+class GateParameters:
+    robot: str = parameter("panda", "robot file: a name in hardware/robots or a path")
+    rate_hz: float = parameter(100.0, "setpoints a second [Hz]", low=20.0, high=1000.0)
+    command_timeout_s: float = parameter(
+        DEFAULT.command_timeout_s, "a command is followed for at most this long [s]", low=0.01, high=1.0
+    )
+    fault_after_s: float = parameter(
+        DEFAULT.fault_after_s, "a motion nobody continues is a fault after this long [s]", low=0.02, high=5.0
+    )
+    max_image_age_s: float = parameter(
+        DEFAULT.max_image_age_s, "oldest image a command may be decided from [s]", low=0.01, high=5.0
+    )
+    state_timeout_s: float = parameter(
+        DEFAULT.state_timeout_s, "joint states may be missing this long [s]", low=0.01, high=1.0
+    )
+    max_tracking_error: float = parameter(
+        DEFAULT.max_tracking_error, "joints may be this far from their setpoints [rad]", low=0.01, high=3.0
+    )
+
+
+class GateNode(LifecycleNode):
+    def __init__(self) -> None:
+        super().__init__("gate")
+        parameters = read_parameters(self, GateParameters)
+        robot = load_robot(parameters.robot)
+        config = GateConfig(
+            command_timeout_s=parameters.command_timeout_s,
+            fault_after_s=parameters.fault_after_s,
+            max_image_age_s=parameters.max_image_age_s,
+            state_timeout_s=parameters.state_timeout_s,
+            max_tracking_error=parameters.max_tracking_error,
+        )
+        self.period_s = 1.0 / parameters.rate_hz
+        self.gate = SafetyGate(robot, Kinematics(robot), config)
+        self.health = Health(self)
+        self.health.also_report(self.report)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.announced: tuple[SafetyState, Reason] | None = None
+        self.followed_stamp_ns = 0
+        self.setpoint_publisher = self.create_publisher(JointTrajectory, SETPOINT_TOPIC, qos.COMMAND)
+        self.followed_publisher = self.create_publisher(Header, "safety/followed_frame", qos.RECORD)
+        self.status_publisher = self.create_publisher(SafetyStatus, "safety/status", qos.STATUS)
+        on_state = self.health.monitor("joint_states", self.on_joint_state)
+        on_command = self.health.monitor("command", self.on_command)
+        self.create_subscription(JointState, "joint_states", on_state, qos.NEWEST_JOINT_STATE)
+        self.create_subscription(JointTrajectory, COMMAND_TOPIC, on_command, qos.COMMAND)
+        self.create_service(Trigger, "safety/stop", self.on_stop)
+        self.create_service(Trigger, "safety/reset", self.on_reset)
+        self.timer = self.create_timer(self.period_s, self.on_tick, autostart=False)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.timer.reset()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.timer.cancel()
+        self.gate.stop(time.monotonic(), text="the gate was deactivated")
+        return super().on_deactivate(state)
+
+    def on_joint_state(self, message: JointState) -> None:
+        try:
+            self.gate.observe(joint_state_from(message), time.monotonic())
+        except MessageError as error:
+            self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=1.0)
+
+    def on_command(self, message: JointTrajectory) -> None:
+        now_s = time.monotonic()
+        if commanders := self.second_commanders():
+            return self.gate.stop(now_s, Reason.SECOND_SOURCE, f"nodes {commanders} all command the arm")
+        try:
+            command = command_from(message)
+        except MessageError as error:
+            return self.gate.stop(now_s, Reason.MALFORMED, str(error))
+        image_age_s = self.health.age_s(message.header.stamp)
+        verdict = self.gate.submit(command, now_s, image_age_s, source=message.header.frame_id)
+        if not verdict.accepted:
+            self.get_logger().warning(f"command refused: {verdict.text}", throttle_duration_sec=1.0)
+
+    def second_commanders(self) -> str:
+        """The nodes that publish commands, if they are several.
+
+        A killed node's restarted self has the same name and does not count: until DDS forgets the dead one,
+        both are listed. Two living nodes of one name are told apart by the source in their commands.
+        """
+        publishers = self.get_publishers_info_by_topic(COMMAND_TOPIC)
+        nodes = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in publishers}
+        return ", ".join(sorted(nodes)) if len(nodes) > 1 else ""
+
+    def on_tick(self) -> None:
+        setpoint = self.gate.tick(time.monotonic())
+        if setpoint is not None:
+            if setpoint.stamp_ns != self.followed_stamp_ns:
+                self.followed_stamp_ns = setpoint.stamp_ns
+                self.followed_publisher.publish(header(setpoint.stamp_ns))
+            self.setpoint_publisher.publish(setpoint_message(setpoint.names, setpoint.positions, self.period_s))
+        status = self.gate.status
+        if (status.state, status.reason) != self.announced:
+            self.announced = status.state, status.reason
+            self.publish_status()
+
+    def on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.gate.stop(time.monotonic())
+        response.success, response.message = True, self.gate.status.text
+        return response
+
+    def on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        verdict = self.gate.reset(time.monotonic())
+        response.success, response.message = verdict.accepted, verdict.text
+        return response
+
+    def publish_status(self) -> None:
+        status = self.gate.status
+        message = SafetyStatus(header=header(self.get_clock().now().nanoseconds))
+        message.state = int(status.state)
+        message.reason = "" if status.reason is Reason.NONE else status.reason.value
+        message.text = status.text
+        counters = self.report()
+        message.counter_names = list(counters)
+        message.counter_values = list(counters.values())
+        self.status_publisher.publish(message)
+        if message.reason:
+            self.get_logger().warning(f"{status.state.name.lower()}: {status.text}")
+
+    def report(self) -> dict[str, int]:
+        status = self.gate.status
+        return {
+            "accepted": status.commands_accepted,
+            "refused": status.commands_refused,
+            "pauses": status.pauses,
+            "states_ignored": status.states_ignored,
+            "stops": status.stops,
+        }
+
+
+def main() -> None:
+    exit_with(GateNode)
+
+
+if __name__ == "__main__":
+    main()
