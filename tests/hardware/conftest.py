@@ -74,7 +74,7 @@ class GatedArm:
         return self.gate.submit(command, self.now_s, image_age_s, source)
 
     def drive(self, displacement: tuple[float, float, float], seconds: float) -> None:
-        """Command the same displacement every 70 ms, as a planner in motion does, and stop right after one."""
+        """Command the same displacement every 70 ms, as a moving planner does, and end right after one."""
         for _ in range(round(seconds / 0.07)):
             if self.setpoints:
                 self.run(0.07)

@@ -149,7 +149,9 @@ def test_joints_rest_within_150_ms_of_the_last_command_at_full_speed(arm, direct
     assert arm.seconds_until_rest() <= 0.150 + 1e-9
 
 
-@pytest.mark.parametrize("corner", [(0.32, 0.0, 0.025), (0.32, 0.2, 0.2), (0.58, 0.24, 0.025), (0.58, -0.2, 0.35)])
+@pytest.mark.parametrize(
+    "corner", [(0.32, 0.0, 0.025), (0.32, 0.2, 0.2), (0.58, 0.24, 0.025), (0.58, -0.2, 0.35)]
+)
 def test_joints_rest_within_150_ms_wherever_the_tool_is(make_arm, kinematics, robot, corner):
     q, rotation = robot.home, kinematics.tool_pose(robot.home)[1]
     start = kinematics.tool_position(q)
@@ -247,7 +249,11 @@ def broken_commands(command, robot):
     yield "below limit", Reason.POSITION_LIMIT, changed(command, positions=robot.position_lower - 2e-6)
     yield "fast at the end", Reason.VELOCITY_LIMIT, changed(command, velocities=fast)
     yield "fast on the way", Reason.VELOCITY_LIMIT, changed(command, positions=robot.home + 0.3)
-    yield "outside", Reason.WORKSPACE, changed(command, positions=robot.home + 0.8 * np.eye(7)[0], duration_s=0.5)
+    yield (
+        "outside",
+        Reason.WORKSPACE,
+        changed(command, positions=robot.home + 0.8 * np.eye(7)[0], duration_s=0.5),
+    )
 
 
 def test_every_broken_command_is_refused_with_its_reason_and_stops_the_arm_until_reset(make_arm, robot):
@@ -390,18 +396,24 @@ def test_an_arm_that_starts_beyond_a_limit_is_held_there_and_can_only_come_back(
 # The workspace
 
 
-@pytest.mark.parametrize("direction", [(1, 0, 0), (0, 1, 0), (0, -1, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1), (1, 1, -1)])
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0), (0, 1, 0), (0, -1, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1), (1, 1, -1)]
+)
 def test_the_tool_comes_to_rest_inside_the_workspace_however_it_is_pushed(arm, robot, direction):
     for _ in range(60):
         arm.send(arm.command(tuple(0.02 * np.array(direction))))
         arm.run(0.07)
-        assert np.all(arm.tool >= robot.workspace_min - 0.002) and np.all(arm.tool <= robot.workspace_max + 0.002)
+        assert np.all(arm.tool >= robot.workspace_min - 0.002) and np.all(
+            arm.tool <= robot.workspace_max + 0.002
+        )
     assert arm.gate.status.stops == 0
     arm.run(0.3)
     assert np.all(arm.tool >= robot.workspace_min - 0.002) and np.all(arm.tool <= robot.workspace_max + 0.002)
 
 
-def test_a_tool_that_starts_outside_the_workspace_may_come_back_but_go_no_further(make_arm, robot, kinematics):
+def test_a_tool_that_starts_outside_the_workspace_may_come_back_but_go_no_further(
+    make_arm, robot, kinematics
+):
     q = robot.home.copy()
     q[3] += 0.7
     arm = make_arm(q)
