@@ -1,0 +1,126 @@
+"""`jepa-arm eval`: fresh goals on given seeds, one planner, rates with intervals. In process, in lockstep.
+
+The episodes themselves are run by `sim.protocol`. With --ros the same episodes run through the node graph in real time (`jepa_arm_bringup.evaluate`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planner.bundle import Bundle
+    from sim.results import EpisodeResult
+
+EXAMPLE = "jepa-arm eval --task push --episodes 100 --seed 7 --planner mode2 --json out/push.json"
+
+PLANNER_NAMES = ("hold", "random", "scripted", "mode1", "cem", "mode2")
+# Seeds of one --seed never meet those of another.
+SEED_STRIDE = 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=("reach", "push"), required=True)
+    parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same ones")
+    parser.add_argument("--planner", choices=PLANNER_NAMES, default="mode2")
+    parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for the task)")
+    parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sim.protocol import evaluate
+
+    bundle = check_request(args)
+    results = show_progress(evaluate(args.task, args.planner, bundle, episode_seeds(args)), args.episodes)
+    report(args, results, {})
+    return 0
+
+
+def check_request(args: argparse.Namespace) -> Bundle:
+    """The bundle that the command line asks for, checked against task and robot."""
+    from hardware.robot import load_robot
+    from planner.bundle import load_bundle
+    from sim.errors import SimulationError
+
+    if args.episodes < 1:
+        raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
+    if args.seed < 0:
+        raise SimulationError(f"--seed {args.seed}: seeds are not negative")
+    bundle = load_bundle(args.bundle or shipped_bundle(args.task))
+    if bundle.info.task != args.task:
+        raise SimulationError(
+            f"bundle {bundle.name} was trained for {bundle.info.task}, not {args.task}: name another --bundle"
+        )
+    camera = load_robot(bundle.robot).camera
+    bundle.check_fits(bundle.robot, (camera.width, camera.height))
+    return bundle
+
+
+def shipped_bundle(task: str) -> Path:
+    """The bundle that comes with the repository for `task`."""
+    return Path(__file__).parent.parent / "models" / f"panda-{task}"
+
+
+def episode_seeds(args: argparse.Namespace) -> range:
+    return range(args.seed * SEED_STRIDE, args.seed * SEED_STRIDE + args.episodes)
+
+
+def show_progress(results: Iterable[EpisodeResult], total: int) -> list[EpisodeResult]:
+    """Collect the results under a bar with the running rates."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    done: list[EpisodeResult] = []
+    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[rates]}")) as progress:
+        bar = progress.add_task("episodes", total=total, rates="")
+        for result in results:
+            done.append(result)
+            reached, held = (sum(getattr(r, name) for r in done) / len(done) for name in ("success", "held"))
+            progress.update(bar, advance=1, rates=f"success {reached:.0%}  held {held:.0%}")
+    return done
+
+
+def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[str, Any]) -> dict[str, Any]:
+    """Print the figures and write them to --json, each episode's own behind them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sim.errors import SimulationError
+    from sim.results import summarise
+
+    figures = {
+        "task": args.task,
+        "planner": args.planner,
+        "bundle": str(args.bundle or f"models/{shipped_bundle(args.task).name}"),
+        "seed": args.seed,
+        **summarise(results),
+        **more,
+    }
+    table = Table("figure", "value", title=f"{args.task}, {args.planner}, {len(results)} episodes")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if args.json is not None:
+        episodes = [
+            {
+                "seed": result.seed,
+                "success": result.success,
+                "held": result.held,
+                "start_cm": round(result.start_distance_m * 100, 2),
+                "final_cm": round(result.final_distance_m * 100, 2),
+                "steps": len(result.distances_m),
+                "budget_steps": result.budget_steps,
+            }
+            for result in results
+        ]
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps({**figures, "results": episodes}, indent=2) + "\n")
+        except OSError as error:
+            raise SimulationError(f"cannot write {args.json}: {error.strerror}; name another --json") from error
+    return figures

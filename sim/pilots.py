@@ -1,0 +1,82 @@
+"""Who steers an episode: the scripted policy, which sees the truth, or a planner, which sees pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.preprocessing import prepare
+from planner.bundle import Bundle
+from planner.mpc import RecedingHorizon, make_planner
+from sim.control import ControlLoop
+from sim.tasks import ACTION_LIMIT_M, Episode, MoveTo, Policy, PushTo, Task, limited
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An action (A,) metres, with the plan's energy and the time it took."""
+
+    action: NDArray[np.float64]
+    energy: float = 0.0
+    plan_ms: float = 0.0
+
+
+class Pilot(Protocol):
+    def begin(self, loop: ControlLoop, episode: Episode) -> None: ...
+
+    def act(self, loop: ControlLoop) -> Choice: ...
+
+
+class ScriptedPilot:
+    """Baseline: the script that made the demonstration, steering by the object's true place."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._policy: Policy | None = None
+
+    def begin(self, loop: ControlLoop, episode: Episode) -> None:
+        cube = self._task.cube
+        self._policy = MoveTo(episode.goal) if cube is None else PushTo(episode.goal[:2])
+
+    def act(self, loop: ControlLoop) -> Choice:
+        assert self._policy is not None
+        action = self._policy(loop)
+        return Choice(np.zeros(self._task.action_dim) if action is None else limited(action, ACTION_LIMIT_M))
+
+
+class PicturePilot:
+    """A planner in lockstep: picture → latent → decision, as the ROS graph does in real time."""
+
+    def __init__(self, bundle: Bundle, planner_name: str, seed: int) -> None:
+        self._encoder = bundle.encoder()
+        self._action = bundle.action
+        self._horizon = RecedingHorizon(bundle, make_planner(planner_name, bundle, seed))
+
+    def begin(self, loop: ControlLoop, episode: Episode) -> None:
+        """Take up the goal; the arm rests for one model step, so that there is a latent before this one."""
+        self._horizon.begin(self._encode(episode.goal_image))
+        for _ in range(self._action.block):
+            self._observe(loop)
+            loop.execute(np.zeros(self._action.dim))
+
+    def act(self, loop: ControlLoop) -> Choice:
+        self._observe(loop)
+        decision = self._horizon.decide()
+        if decision is None:
+            return Choice(np.zeros(self._action.dim))
+        return Choice(decision.action.astype(np.float64), decision.energy, decision.plan_ms)
+
+    def _observe(self, loop: ControlLoop) -> None:
+        latent = self._encode(loop.world.render())
+        self._horizon.observe(latent, loop.tool_position(), loop.world.time_ns)
+
+    def _encode(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._encoder.encode(prepare(image, self._encoder.spec.image_size)[None])[0]
+
+
+def make_pilot(name: str, bundle: Bundle, task: Task, seed: int) -> Pilot:
+    """`scripted`, or any planner's name."""
+    return ScriptedPilot(task) if name == "scripted" else PicturePilot(bundle, name, seed)
