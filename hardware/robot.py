@@ -271,25 +271,30 @@ def _check_urdf(robot: Robot, path: Path) -> None:
                 f"{key}: limits {joint.lower:g} to {joint.upper:g} of {joint.name} are wider than "
                 f"{urdf_lower:g} to {urdf_upper:g} in {robot.urdf.name}; narrow them"
             )
-    chain = _movable_chain(joints, robot)
+    root_link, chain = _chain(joints, robot.tool_link)
+    if robot.base_link != root_link:
+        raise RobotError(
+            f"{path}: base_link: {robot.base_link} is not the link that carries {robot.tool_link} in "
+            f"{robot.urdf.name}; name its root, {root_link}"
+        )
     if chain != robot.joint_names:
         raise RobotError(
-            f"{path}: joints: must list the movable joints from {robot.base_link} (the URDF's root link) to "
-            f"{robot.tool_link} in order: {', '.join(chain) or 'none found'}"
+            f"{path}: joints: must list the movable joints from {robot.base_link} to {robot.tool_link} in this "
+            f"order: {', '.join(chain)}"
         )
 
 
-def _movable_chain(joints: dict[str | None, ElementTree.Element], robot: Robot) -> tuple[str, ...]:
-    """Names of the joints that are not fixed, from the root to the tool; () if base_link is not the root."""
+def _chain(joints: dict[str | None, ElementTree.Element], tool_link: str) -> tuple[str, tuple[str, ...]]:
+    """The link at the root of the tool's chain, and the names of its movable joints from there on."""
     parent_joint = {_link(joint, "child"): joint for joint in joints.values()}
     names: list[str] = []
-    link = robot.tool_link
+    link = tool_link
     while link in parent_joint:
         joint = parent_joint.pop(link)  # popped, so that a URDF whose links form a ring ends too
         if joint.get("type") != "fixed":
             names.insert(0, joint.get("name", ""))
         link = _link(joint, "parent")
-    return tuple(names) if link == robot.base_link else ()
+    return link, tuple(names)
 
 
 def _link(joint: ElementTree.Element, role: str) -> str:
