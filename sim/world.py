@@ -44,10 +44,7 @@ class World:
         self.cube = cube
         self.pixel_noise = pixel_noise
         self._bullet = BulletClient(pybullet.DIRECT)
-        self._build()
-        self._start = self._bullet.saveState()
-        self._noise = np.random.default_rng(0)
-        self._steps = 0
+        self.restart(seed=0)
 
     def _build(self) -> None:
         bullet = self._bullet
@@ -99,7 +96,9 @@ class World:
 
     def restart(self, seed: int) -> None:
         """Back to the first state of this world; camera noise starts over from `seed`."""
-        self._bullet.restoreState(self._start)
+        # Restoring a saved state would keep Bullet's contact caches, and with them traces of the past.
+        self._bullet.resetSimulation()
+        self._build()
         self._noise = np.random.default_rng(seed)
         self._steps = 0
 
@@ -137,12 +136,16 @@ class World:
     def set_joint_targets(self, names: tuple[str, ...], positions: NDArray[np.float64]) -> None:
         """Position targets (J,) rad for the joint motors, matched by name."""
         if set(names) != set(self.robot.joint_names):
-            raise SimulationError(f"targets for joints {names}; {self.robot.name} has {self.robot.joint_names}")
+            raise SimulationError(f"targets for {names}; {self.robot.name} has joints {self.robot.joint_names}")
         if names != self.robot.joint_names:
             by_name = dict(zip(names, positions, strict=True))
             positions = np.array([by_name[name] for name in self.robot.joint_names])
         self._bullet.setJointMotorControlArray(
-            self._arm, self._joints, pybullet.POSITION_CONTROL, targetPositions=positions, forces=self._efforts
+            self._arm,
+            self._joints,
+            pybullet.POSITION_CONTROL,
+            targetPositions=positions,
+            forces=self._efforts,
         )
 
     def set_joints(self, positions: NDArray[np.float64]) -> None:
