@@ -279,8 +279,8 @@ def _check_urdf(robot: Robot, path: Path) -> None:
         )
     if chain != robot.joint_names:
         raise RobotError(
-            f"{path}: joints: must list the movable joints from {robot.base_link} to {robot.tool_link} in this "
-            f"order: {', '.join(chain)}"
+            f"{path}: joints: must list the movable joints from {robot.base_link} to {robot.tool_link} in "
+            f"this order: {', '.join(chain)}"
         )
 
 

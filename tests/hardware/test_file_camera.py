@@ -70,8 +70,8 @@ def red(frame) -> int:
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])
-def test_a_file_camera_keeps_the_promises_of_a_camera(kind, request):
-    check_camera(FileCamera(request.getfixturevalue(kind), rate_hz=500.0))
+def test_a_file_camera_keeps_the_promises_of_a_camera(kind, request, clock):
+    check_camera(FileCamera(request.getfixturevalue(kind), rate_hz=30.0))
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])
@@ -165,8 +165,17 @@ def test_a_picture_of_another_size_is_named(folder, clock):
 
 
 def test_a_damaged_video_frame_is_an_error_and_not_a_picture(video, clock, monkeypatch):
-    class Capture(cv2.VideoCapture):
-        def retrieve(self):
+    class Capture:  # cv2's own class crashes the interpreter when it is subclassed
+        def __init__(self, path: str) -> None:
+            pass
+
+        def isOpened(self) -> bool:
+            return True
+
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, None]:
             return False, None
 
     monkeypatch.setattr(cv2, "VideoCapture", Capture)

@@ -210,7 +210,7 @@ def test_a_tool_thrown_at_a_corner_of_the_workspace_brakes_before_it(corner):
 
 
 @settings(max_examples=60, deadline=None)
-@given(starts, scenes, st.floats(0.002, 0.02))
+@given(starts, scenes, st.floats(0.005, 0.02))
 def test_silence_ends_in_rest_within_time_out_and_braking_time(start, scene_events, tick_s):
     scene = Scene(start)
     for elapsed_s, ticks, event in scene_events:
