@@ -78,7 +78,10 @@ def write_description(folder: Path, info: DatasetInfo) -> None:
                 "or choose an empty --out folder"
             )
         return
-    _write_whole(path, lambda partial: partial.write_text(yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)))
+    _write_whole(
+        path,
+        lambda partial: partial.write_text(yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)),
+    )
 
 
 def read_description(folder: Path) -> DatasetInfo:
@@ -90,7 +93,11 @@ def read_description(folder: Path) -> DatasetInfo:
         return DatasetInfo.model_validate(yaml.safe_load(path.read_text()))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = error.errors()[0] if isinstance(error, ValidationError) else error
-        detail = f"{'.'.join(map(str, reason['loc']))}: {reason['msg']}" if isinstance(reason, dict) else str(reason)
+        detail = (
+            f"{'.'.join(map(str, reason['loc']))}: {reason['msg']}"
+            if isinstance(reason, dict)
+            else str(reason)
+        )
         raise DatasetError(f"{path} is not a description of a jepa-arm dataset ({detail})") from error
 
 

@@ -185,7 +185,9 @@ def load_bundle(path: Path) -> Bundle:
         content = yaml.safe_load(description.read_text())
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            raise BundleError(f"{description} has schema_version {version!r}; this release reads {SCHEMA_VERSION}")
+            raise BundleError(
+                f"{description} has schema_version {version!r}; this release reads {SCHEMA_VERSION}"
+            )
         info = BundleInfo.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{description} is not YAML: {error}") from error
@@ -203,5 +205,3 @@ def load_bundle(path: Path) -> Bundle:
                 "or check it out of git again"
             )
     return Bundle(path, info)
-
-

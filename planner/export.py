@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from perception.jepa.trainer import CHECKPOINT, read_checkpoint
     from planner.bundle import load_bundle
-    from planner.exporting import export_bundle
+    from planner.bundle_writer import export_bundle
 
     state = read_checkpoint(args.run / CHECKPOINT)
     out = args.out or Path("models") / f"{state['info']['robot']}-{state['info']['task']}"
@@ -26,5 +26,7 @@ def run(args: argparse.Namespace) -> int:
     for name, gap in gaps.items():
         print(f"{name}: ONNX agrees with torch to {gap:.1e}")
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    print(f"bundle {bundle.name} ({size:.1f} MB) in {out}; try it: jepa-arm eval --task {bundle.info.task} --bundle {out}")
+    print(
+        f"bundle {bundle.name} ({size:.1f} MB) in {out}; try it: jepa-arm eval --task {bundle.info.task} --bundle {out}"
+    )
     return 0

@@ -1,9 +1,9 @@
 """The receding-horizon loop: remember latents, plan from the newest, act on the first action, again.
 
-    loop = RecedingHorizon(bundle, make_planner("mode2", bundle))
-    loop.begin(goal_latent)
-    loop.observe(latent, tool_position, stamp_ns)      # each frame
-    decision = loop.decide()                           # when it is time to
+loop = RecedingHorizon(bundle, make_planner("mode2", bundle))
+loop.begin(goal_latent)
+loop.observe(latent, tool_position, stamp_ns)      # each frame
+decision = loop.decide()                           # when it is time to
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class RecedingHorizon:
         """Pursue the goal latent (D,). Raises PlannerError if it is none of this bundle's."""
         latent = np.asarray(goal, dtype=np.float32)
         if latent.shape != (self._latent_dim,) or not np.isfinite(latent).all():
-            raise PlannerError(f"the goal latent must be {self._latent_dim} finite numbers, not {latent.shape}")
+            raise PlannerError(
+                f"the goal latent must be {self._latent_dim} finite numbers, not {latent.shape}"
+            )
         self._goal = latent
         self._near_since_ns = None
         self._decisions.clear()
@@ -132,7 +134,10 @@ class RecedingHorizon:
         before = self._observation(observation.stamp_ns - self._action.step_ns)
         if before is None:
             return float("nan")
-        block = [self._action_at(before.stamp_ns + round(i * self._action.period_s * 1e9)) for i in range(self._action.block)]
+        block = [
+            self._action_at(before.stamp_ns + round(i * self._action.period_s * 1e9))
+            for i in range(self._action.block)
+        ]
         actions = np.concatenate(block).astype(np.float32) / np.float32(self._action.limit_m)
         return self._world_model.surprise(before, actions, observation.latent) / self._surprise_scale
 

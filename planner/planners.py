@@ -118,7 +118,9 @@ class CemPlanner(LatentPlanner):
 
     def search(self, observation: Observation) -> tuple[Array, float, int]:
         def cost(sequences: Array) -> Array:
-            return path_energy(latent_distance, self.world_model.rollout(observation, sequences).latents, self.goal)
+            return path_energy(
+                latent_distance, self.world_model.rollout(observation, sequences).latents, self.goal
+            )
 
         blocks, energy = optimise(cost, self.warm_start(observation.stamp_ns), self.config, self._rng)
         return blocks, energy, self.config.samples * self.config.iterations
@@ -140,7 +142,9 @@ class Mode2Planner(LatentPlanner):
         start, _ = self._best_start(observation)
 
         def cost(sequences: Array) -> Array:
-            return path_energy(self.energy, self.world_model.rollout(observation, sequences).latents, self.goal)
+            return path_energy(
+                self.energy, self.world_model.rollout(observation, sequences).latents, self.goal
+            )
 
         blocks, energy = optimise(cost, start, self.config, self._rng)
         return blocks, energy, self.arrivals + 2 + self.config.samples * self.config.iterations

@@ -66,7 +66,9 @@ class WorldModel:
             latents[:, step] = latent
         return Imagined(latents, actions)
 
-    def rollout_reflex(self, observation: Observation, goal: Array, arrivals: Array, horizon: int) -> Imagined:
+    def rollout_reflex(
+        self, observation: Observation, goal: Array, arrivals: Array, horizon: int
+    ) -> Imagined:
         """Imagine Mode-1 for `horizon` steps, once for each number of steps to arrive in: `arrivals` (N,)."""
         previous, latent, tool = self._start(observation, len(arrivals))
         latents = np.empty((len(arrivals), horizon, latent.shape[1]), np.float32)

@@ -1,6 +1,6 @@
 """One decision in simulation: action → servo → safety gate → arm, as over ROS but in lockstep.
 
-    decision 10 Hz → CartesianServo → SafetyGate.tick at 120 Hz → World at 240 Hz
+decision 10 Hz → CartesianServo → SafetyGate.tick at 120 Hz → World at 240 Hz
 """
 
 from __future__ import annotations

@@ -57,9 +57,7 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._steps = 0
         return self._observe(), self._info()
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self.loop.execute(np.clip(np.asarray(action, np.float64), -1.0, 1.0) * ACTION_LIMIT_M)
         self._steps += 1
         distance = distance_m(self.task, self.loop, self.episode)

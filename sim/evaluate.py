@@ -122,5 +122,7 @@ def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[st
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps({**figures, "results": episodes}, indent=2) + "\n")
         except OSError as error:
-            raise SimulationError(f"cannot write {args.json}: {error.strerror}; name another --json") from error
+            raise SimulationError(
+                f"cannot write {args.json}: {error.strerror}; name another --json"
+            ) from error
     return figures

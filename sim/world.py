@@ -136,7 +136,9 @@ class World:
     def set_joint_targets(self, names: tuple[str, ...], positions: NDArray[np.float64]) -> None:
         """Position targets (J,) rad for the joint motors, matched by name."""
         if set(names) != set(self.robot.joint_names):
-            raise SimulationError(f"targets for {names}; {self.robot.name} has joints {self.robot.joint_names}")
+            raise SimulationError(
+                f"targets for {names}; {self.robot.name} has joints {self.robot.joint_names}"
+            )
         if names != self.robot.joint_names:
             by_name = dict(zip(names, positions, strict=True))
             positions = np.array([by_name[name] for name in self.robot.joint_names])
@@ -194,5 +196,3 @@ class World:
     def close(self) -> None:
         if self._bullet.isConnected():
             self._bullet.disconnect()
-
-

@@ -36,7 +36,9 @@ class TrainConfig(BaseModel):
     head_batch: int = Field(default=1024, ge=2)
     head_learning_rate: float = Field(default=1e-3, gt=0)
 
-    monitor_every: int = Field(default=250, ge=1, description="steps between readings of the collapse monitors")
+    monitor_every: int = Field(
+        default=250, ge=1, description="steps between readings of the collapse monitors"
+    )
     checkpoint_every: int = Field(default=250, ge=1)
 
 
@@ -57,5 +59,7 @@ def load_config(path: Path | None, **overrides: int) -> TrainConfig:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        known = "" if key in TrainConfig.model_fields else f"; known keys: {', '.join(TrainConfig.model_fields)}"
+        known = (
+            "" if key in TrainConfig.model_fields else f"; known keys: {', '.join(TrainConfig.model_fields)}"
+        )
         raise TrainingError(f"{path or 'command line'}: {key}: {problem['msg']}{known}") from error

@@ -76,8 +76,12 @@ def world_model_terms(
         following, position = predictor(current, previous, position, action)
         following, position = following.float(), position.float()
         previous, current = current, following
-        prediction = prediction + functional.mse_loss(current, torch.cat([latents[:, t + k + 1] for t in starts]))
-        tool_error = tool_error + functional.mse_loss(position, torch.cat([tool[:, t + k + 1] for t in starts]))
+        prediction = prediction + functional.mse_loss(
+            current, torch.cat([latents[:, t + k + 1] for t in starts])
+        )
+        tool_error = tool_error + functional.mse_loss(
+            position, torch.cat([tool[:, t + k + 1] for t in starts])
+        )
     guessed = inverse(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)).float()
     return Terms(
         prediction=prediction / horizon,

@@ -27,7 +27,11 @@ class Encoder(nn.Module):
         widths = (3, 16, 32, 64, 128)
         layers: list[nn.Module] = []
         for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            layers += [
+                nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.ReLU(),
+            ]
         self.convolutions = nn.Sequential(*layers)
         self.projection = nn.Sequential(
             nn.Linear(widths[-1] * (image_size // 16) ** 2, 256, bias=False),
@@ -46,7 +50,9 @@ class Encoder(nn.Module):
 class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden + self.layers(hidden)
@@ -61,7 +67,9 @@ class Predictor(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim + 3))
 
-    def forward(self, latent: Tensor, previous: Tensor, tool: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, latent: Tensor, previous: Tensor, tool: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         hidden = self.enter(torch.cat([latent, latent - previous, tool, actions], dim=1))
         change = self.leave(self.blocks(hidden))
         size = latent.shape[1]

@@ -1,9 +1,9 @@
 """What makes collapse visible: a falling loss with falling rank is no progress.
 
-    std              spread of each latent dimension over held-out frames; 1 is healthy, 0 is collapse
-    effective rank   exp of the entropy of the latents' spectrum (Roy & Vetterli 2007), of D at the most
-    open loop        8-step prediction error as a share of that of standing still; below 1 is knowledge
-    probe            how well a linear map reads positions from a latent, RMSE in centimetres
+std              spread of each latent dimension over held-out frames; 1 is healthy, 0 is collapse
+effective rank   exp of the entropy of the latents' spectrum (Roy & Vetterli 2007), of D at the most
+open loop        8-step prediction error as a share of that of standing still; below 1 is knowledge
+probe            how well a linear map reads positions from a latent, RMSE in centimetres
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
     encoder.eval()
     flat = frames.reshape(-1, *frames.shape[2:])
     parts = [
-        encoder(torch.from_numpy(flat[i : i + ENCODE_BATCH])).float().numpy() for i in range(0, len(flat), ENCODE_BATCH)
+        encoder(torch.from_numpy(flat[i : i + ENCODE_BATCH])).float().numpy()
+        for i in range(0, len(flat), ENCODE_BATCH)
     ]
     return np.concatenate(parts).reshape(*frames.shape[:2], -1)
 

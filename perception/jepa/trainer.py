@@ -37,11 +37,14 @@ class Trainer:
         self.info, self.out, self.config = info, out, config
         held_out = max(2, round(config.held_out_share * len(episodes)))
         if len(episodes) - held_out < 2:
-            raise TrainingError(f"{len(episodes)} episodes are too few to train on and hold some out: collect more")
+            raise TrainingError(
+                f"{len(episodes)} episodes are too few to train on and hold some out: collect more"
+            )
         self.training, self.held_out = _split(episodes, len(episodes) - held_out)
         self.normaliser = Normaliser.fit(self.training.tool)
         action_dim = config.block * len(info.axes)
-        self.encoder = Encoder(info.image_size, config.latent_dim)
+        # Frames come as NHWC; weights in the same layout save a fifth of the training time on a CPU.
+        self.encoder = Encoder(info.image_size, config.latent_dim).to(memory_format=torch.channels_last)
         self.predictor = Predictor(config.latent_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
         self.proposal = Proposal(config.latent_dim, action_dim)
@@ -71,7 +74,13 @@ class Trainer:
         config = self.config
         windows = self._windows(self.training, config.window)
         watch = self._windows(self.held_out, OPEN_LOOP_STEPS + 2)
-        weights = (1.0, config.tool_weight, config.sigreg_weight, config.straightening_weight, config.inverse_weight)
+        weights = (
+            1.0,
+            config.tool_weight,
+            config.sigreg_weight,
+            config.straightening_weight,
+            config.inverse_weight,
+        )
         with self._progress("world model", config.steps, self.world_model_step) as report:
             for step in range(self.world_model_step, config.steps):
                 started = time.monotonic()
@@ -81,7 +90,14 @@ class Trainer:
                 generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     terms = world_model_terms(
-                        self.encoder, self.predictor, self.inverse, frames, tool, actions, config.horizon, generator
+                        self.encoder,
+                        self.predictor,
+                        self.inverse,
+                        frames,
+                        tool,
+                        actions,
+                        config.horizon,
+                        generator,
                     )
                 loss = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
                 self._descend(self.world_model_optimiser, loss, "world model", step)
@@ -94,7 +110,10 @@ class Trainer:
                     report.health(self.world_model_step, self.health)
                 if self.world_model_step == config.steps:
                     self.surprise = surprise_quantiles(self.encoder, self.predictor, watch)
-                if self.world_model_step % config.checkpoint_every == 0 or self.world_model_step == config.steps:
+                if (
+                    self.world_model_step % config.checkpoint_every == 0
+                    or self.world_model_step == config.steps
+                ):
                     self.save()
 
     def train_heads(self) -> None:
@@ -113,7 +132,9 @@ class Trainer:
                 _anneal(self.head_optimiser, config.head_learning_rate, step, config.head_steps)
                 latent, goal, steps, action = pairs.proposal_batch(config.seed, step, config.head_batch)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
-                    reflex = functional.smooth_l1_loss(self.proposal(latent, goal, steps).float(), action, beta=0.1)
+                    reflex = functional.smooth_l1_loss(
+                        self.proposal(latent, goal, steps).float(), action, beta=0.1
+                    )
                     latent, goal, label = pairs.energy_batch(config.seed, step, config.head_batch)
                     time_to_go = steps_to_go_loss(self.energy(latent, goal).float(), label)
                 self._descend(self.head_optimiser, reflex + time_to_go, "heads", step)
@@ -225,13 +246,17 @@ class _Report:
     def __call__(self, step: int, terms: dict[str, float]) -> None:
         for name, value in terms.items():
             self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
-        self.bar.update(self.task, completed=step, terms="  ".join(f"{k} {v:.4f}" for k, v in self.smooth.items()))
+        self.bar.update(
+            self.task, completed=step, terms="  ".join(f"{k} {v:.4f}" for k, v in self.smooth.items())
+        )
         if step % 10 == 0:
             for name, value in terms.items():
                 self.board.add_scalar(f"{self.phase}/{name}", value, step)
 
     def health(self, step: int, values: dict[str, float]) -> None:
-        self.bar.console.print(f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        self.bar.console.print(
+            f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        )
         for name, value in values.items():
             self.board.add_scalar(f"health/{name}", value, step)
 
@@ -243,14 +268,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state["models"], state["progress"], state["info"]
     except FileNotFoundError as error:
         raise TrainingError(f"{path} does not exist: train first with `jepa-arm train`") from error
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         raise TrainingError(f"{path} is damaged or no checkpoint of jepa-arm ({error}): delete it") from error
     return state
 
 
 def _split(episodes: Episodes, first: int) -> Iterator[Episodes]:
     for part in (slice(first), slice(first, None)):
-        yield Episodes(episodes.frames[part], episodes.actions[part], episodes.tool[part], episodes.object[part])
+        yield Episodes(
+            episodes.frames[part], episodes.actions[part], episodes.tool[part], episodes.object[part]
+        )
 
 
 def _anneal(optimiser: torch.optim.Optimizer, rate: float, step: int, total: int) -> None:

@@ -66,7 +66,9 @@ class GoalPairs:
 
     ELSEWHERE_SHARE = 0.2
 
-    def __init__(self, info: DatasetInfo, latents: NDArray[np.float32], actions: NDArray[np.float32], block: int) -> None:
+    def __init__(
+        self, info: DatasetInfo, latents: NDArray[np.float32], actions: NDArray[np.float32], block: int
+    ) -> None:
         """`latents` (E, T+1, D) and `actions` (E, T, A) metres, of the training episodes."""
         self.latents = latents
         self.block = block

@@ -24,9 +24,7 @@ class CemConfig:
     min_std: float = 0.05
 
 
-def optimise(
-    cost: Cost, start: Array, config: CemConfig, rng: np.random.Generator
-) -> tuple[Array, float]:
+def optimise(cost: Cost, start: Array, config: CemConfig, rng: np.random.Generator) -> tuple[Array, float]:
     """The best sequence (H, B) found around `start` (H, B), and its cost. Never worse than `start` itself."""
     best = np.clip(start, -1.0, 1.0).astype(np.float32)
     best_cost = np.inf

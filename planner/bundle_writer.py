@@ -96,7 +96,9 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
     def latents() -> torch.Tensor:
         return torch.randn(2, size, generator=random)
 
-    pixels = torch.randint(0, 256, (2, info.image_size, info.image_size, 3), generator=random, dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (2, info.image_size, info.image_size, 3), generator=random, dtype=torch.uint8
+    )
     actions = torch.rand(2, block_dim, generator=random) * 2 - 1
     step = {
         "latent": latents(),
@@ -149,7 +151,9 @@ def _parity(graph: _Graph, path: Path) -> float:
     found = open_graph(path).run(None, {name: value.numpy() for name, value in inputs.items()})
     gap = max(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found, strict=True))
     if not gap <= PARITY_TOLERANCE:
-        raise BundleError(f"{path.name} differs from torch by {gap:.2g}, more than {PARITY_TOLERANCE:g}: not exported")
+        raise BundleError(
+            f"{path.name} differs from torch by {gap:.2g}, more than {PARITY_TOLERANCE:g}: not exported"
+        )
     return gap
 
 
