@@ -101,16 +101,22 @@ class World:
         self._build()
         self._noise = np.random.default_rng(seed)
         self._steps = 0
+        self._saved_targets: dict[int, NDArray[np.float64]] = {}
 
     def save(self) -> int:
         """Remember the physical state; give the handle to `restore`, then to `forget`."""
-        return int(self._bullet.saveState())
+        handle = int(self._bullet.saveState())
+        self._saved_targets[handle] = self._targets
+        return handle
 
     def restore(self, handle: int) -> None:
         self._bullet.restoreState(handle)
+        # Bullet's saved state leaves out what the motors were told.
+        self.set_joint_targets(self.robot.joint_names, self._saved_targets[handle])
 
     def forget(self, handle: int) -> None:
         self._bullet.removeState(handle)
+        del self._saved_targets[handle]
 
     @property
     def time_ns(self) -> int:
@@ -142,6 +148,7 @@ class World:
         if names != self.robot.joint_names:
             by_name = dict(zip(names, positions, strict=True))
             positions = np.array([by_name[name] for name in self.robot.joint_names])
+        self._targets = np.array(positions, dtype=np.float64)
         self._bullet.setJointMotorControlArray(
             self._arm,
             self._joints,
