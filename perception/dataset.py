@@ -5,16 +5,16 @@ A shard appears under its final name only when it is whole, so what can be read 
 
 from __future__ import annotations
 
+import contextlib
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from perception.errors import DatasetError
 
@@ -26,19 +26,19 @@ class DatasetInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     task: str
     robot: str
-    image_size: int
+    image_size: PositiveInt
     axes: tuple[str, ...]
     fixed: dict[str, float]
-    action_limit_m: float
-    period_s: float
+    action_limit_m: PositiveFloat
+    period_s: PositiveFloat
     camera: dict[str, Any]
-    seed: int
-    steps: int
-    episodes: int
-    episodes_per_shard: int
+    seed: NonNegativeInt
+    steps: PositiveInt
+    episodes: PositiveInt
+    episodes_per_shard: PositiveInt
 
     @property
     def shards(self) -> int:
@@ -98,7 +98,10 @@ def read_description(folder: Path) -> DatasetInfo:
             if isinstance(reason, dict)
             else str(reason)
         )
-        raise DatasetError(f"{path} is not a description of a jepa-arm dataset ({detail})") from error
+        raise DatasetError(
+            f"{path} is not a description of a jepa-arm dataset ({detail}): "
+            "name a folder made by `jepa-arm collect`"
+        ) from error
 
 
 def write_shard(folder: Path, index: int, episodes: Episodes) -> None:
@@ -126,11 +129,13 @@ def _write_whole(path: Path, write: Any) -> None:
         write(partial)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DatasetError(
             f"cannot write {path}: {error.strerror or error}; what was written before is kept, "
             "mend this and run the same command again"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_shard(folder: Path, index: int, info: DatasetInfo) -> Episodes:
@@ -141,23 +146,24 @@ def read_shard(folder: Path, index: int, info: DatasetInfo) -> Episodes:
             episodes = Episodes(file["frames"], file["actions"], file["tool"], file["object"])
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: run `jepa-arm collect` again to make it") from error
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever the parsers of zip, header and array make of damaged bytes
         raise DatasetError(
             f"{path} is damaged ({error}): delete it and run `jepa-arm collect` again to remake it"
         ) from error
     count = min(info.episodes_per_shard, info.episodes - index * info.episodes_per_shard)
     size = info.image_size
     expected = {
-        "frames": (count, info.steps + 1, size, size, 3),
-        "actions": (count, info.steps, len(info.axes)),
-        "tool": (count, info.steps + 1, 3),
-        "object": (count, info.steps + 1, 3),
+        "frames": (np.uint8, (count, info.steps + 1, size, size, 3)),
+        "actions": (np.float32, (count, info.steps, len(info.axes))),
+        "tool": (np.float32, (count, info.steps + 1, 3)),
+        "object": (np.float32, (count, info.steps + 1, 3)),
     }
-    for name, shape in expected.items():
-        if getattr(episodes, name).shape != shape:
+    for name, (dtype, shape) in expected.items():
+        array = getattr(episodes, name)
+        if array.dtype != dtype or array.shape != shape:
             raise DatasetError(
-                f"{path} does not belong to {DESCRIPTION} beside it: {name} has shape "
-                f"{getattr(episodes, name).shape}, expected {shape}"
+                f"{path} does not belong to {DESCRIPTION} beside it: {name} is {array.dtype} {array.shape}, "
+                f"expected {np.dtype(dtype)} {shape}; delete it and run `jepa-arm collect` again to remake it"
             )
     return episodes
 
