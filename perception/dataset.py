@@ -138,6 +138,18 @@ def _write_whole(path: Path, write: Any) -> None:
             partial.unlink(missing_ok=True)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Delete what writers that were killed left half written; those that still run keep theirs."""
+    for partial in folder.glob(".*.partial"):
+        writer = int(partial.name.split(".")[-2])
+        try:
+            os.kill(writer, 0)
+        except ProcessLookupError:
+            partial.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # somebody else's, and it runs
+
+
 def read_shard(folder: Path, index: int, info: DatasetInfo) -> Episodes:
     """Raises DatasetError if the shard is missing, truncated or does not fit `info`."""
     path = shard_path(folder, index)

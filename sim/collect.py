@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 EXAMPLE = "jepa-arm collect --task push --episodes 2400 --out data/panda-push"
@@ -32,7 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from hardware.robot import load_robot
-    from perception.dataset import DatasetInfo, read_shard, shard_path, write_description
+    from perception.dataset import (
+        DatasetInfo,
+        read_shard,
+        remove_partial_files,
+        shard_path,
+        write_description,
+    )
     from sim.control import DECISION_S
     from sim.errors import SimulationError
     from sim.recording import record_shard
@@ -40,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.episodes is not None and args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
+    if args.seed < 0:
+        raise SimulationError(f"--seed {args.seed}: seeds are not negative")
     task, robot = make_task(args.task), load_robot(args.robot)
     info = DatasetInfo(
         task=task.name,
@@ -59,14 +70,30 @@ def run(args: argparse.Namespace) -> int:
     missing = [index for index in range(info.shards) if not shard_path(args.out, index).exists()]
     for index in set(range(info.shards)) - set(missing):
         read_shard(args.out, index, info)
+    remove_partial_files(args.out)
     jobs = [(str(args.out), index, args.robot) for index in missing]
+    spawn = multiprocessing.get_context("spawn")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         Progress(*columns) as progress,
-        multiprocessing.get_context("spawn").Pool(max(1, min(args.workers, len(jobs)))) as pool,
+        ProcessPoolExecutor(max(1, min(args.workers, len(jobs))), spawn, die_quietly_on_ctrl_c) as pool,
     ):
         bar = progress.add_task("shards", total=info.shards, completed=info.shards - len(missing))
-        for _ in pool.imap_unordered(record_shard, jobs):
-            progress.advance(bar)
+        try:
+            for shard in as_completed([pool.submit(record_shard, job) for job in jobs]):
+                shard.result()
+                progress.advance(bar)
+        except BrokenProcessPool as error:
+            raise SimulationError(
+                f"a worker died, perhaps for want of memory; the shards in {args.out} are kept: "
+                "run the same command again, with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     print(f"{info.episodes} episodes of {info.task} ({info.episodes * info.steps} actions) in {args.out}")
     return 0
+
+
+def die_quietly_on_ctrl_c() -> None:
+    """For workers: the terminal interrupts them together with the command, which does the talking."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
