@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from perception.errors import TrainingError
 
@@ -15,7 +15,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
     held_out_share: float = Field(default=0.05, gt=0, lt=0.5)
 
@@ -40,6 +40,14 @@ class TrainConfig(BaseModel):
         default=250, ge=1, description="steps between readings of the collapse monitors"
     )
     checkpoint_every: int = Field(default=250, ge=1)
+
+    @field_validator("horizon")
+    @classmethod
+    def _fits_into_window(cls, horizon: int, others: ValidationInfo) -> int:
+        window = others.data.get("window", horizon + 2)
+        if horizon + 2 > window:
+            raise ValueError(f"a window of {window} has room for {window - 2} open-loop steps, not {horizon}")
+        return horizon
 
 
 def load_config(path: Path | None, **overrides: int) -> TrainConfig:

@@ -1,7 +1,7 @@
 """The joint-embedding predictive architecture: encoder, predictor, and the heads that read its latents.
 
-    image ──encoder──→ z                     (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
-    (z, z_goal, steps left) ──proposal──→ action block          (z, z_goal) ──energy──→ steps to go
+    image ──encoder──→ z                   (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
+    (z, z_goal, steps left) ──proposal──→ action block        (z, z_goal) ──energy──→ steps to go
 
 One step of the world model is one action block: `block` actions of 0.1 s each. Actions are in units of the
 action limit (−1…1), tool positions are normalised by `Normaliser`.
@@ -20,7 +20,7 @@ ELSEWHERE_STEPS = 26.0
 
 
 class Encoder(nn.Module):
-    """Images uint8 (N, S, S, 3) to latents float32 (N, D), each dimension with zero mean and unit variance."""
+    """Images uint8 (N, S, S, 3) to latents float32 (N, D), each dimension of zero mean, unit variance."""
 
     def __init__(self, image_size: int, latent_dim: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Predictor(nn.Module):
 
 
 class InverseDynamics(nn.Module):
-    """(z, next z) → the actions between them (N, block·A). Used in training only: it keeps actions readable."""
+    """(z, next z) → the actions between them (N, block·A). For training only: it keeps actions readable."""
 
     def __init__(self, latent_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -97,6 +97,8 @@ def _mlp(inputs: int, outputs: int, width: int, hidden: int) -> nn.Sequential:
 class Proposal(nn.Module):
     """Mode-1: goal-conditioned inverse dynamics, (z, z_goal, steps left float (N, 1)) → actions in −1…1."""
 
+    steps: Tensor
+
     def __init__(self, latent_dim: int, action_dim: int, width: int = 512) -> None:
         super().__init__()
         self.layers = _mlp(2 * latent_dim + MAX_STEPS + 1, action_dim, width, hidden=3)
@@ -110,6 +112,8 @@ class Proposal(nn.Module):
 
 class Energy(nn.Module):
     """Learned time-to-go: (z, z_goal) → logits (N, MAX_STEPS + 2) over steps to go, the last: elsewhere."""
+
+    steps: Tensor
 
     def __init__(self, latent_dim: int, width: int = 512) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,12 @@ from perception.dataset import DatasetInfo, Episodes, load_dataset
 from perception.errors import TrainingError
 from perception.jepa.config import TrainConfig
 from perception.jepa.losses import steps_to_go_loss, world_model_terms
-from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.model import MAX_STEPS, Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health, surprise_quantiles
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
 CHECKPOINT = "checkpoint.pt"
+KEYS = ("config", "info", "normaliser", "models", "optimisers", "progress", "health", "surprise")
 SMOOTHING = 0.98
 
 
@@ -40,11 +40,19 @@ class Trainer:
             raise TrainingError(
                 f"{len(episodes)} episodes are too few to train on and hold some out: collect more"
             )
+        needed = config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, MAX_STEPS)
+        if info.steps < needed:
+            raise TrainingError(
+                f"episodes of {info.steps} actions are too short: with block {config.block} and window "
+                f"{config.window}, training needs {needed}; collect longer ones"
+            )
         self.training, self.held_out = _split(episodes, len(episodes) - held_out)
         self.normaliser = Normaliser.fit(self.training.tool)
         action_dim = config.block * len(info.axes)
         # Frames come as NHWC; weights in the same layout save a fifth of the training time on a CPU.
-        self.encoder = Encoder(info.image_size, config.latent_dim).to(memory_format=torch.channels_last)
+        self.encoder = Encoder(info.image_size, config.latent_dim).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
         self.predictor = Predictor(config.latent_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
         self.proposal = Proposal(config.latent_dim, action_dim)
@@ -265,19 +273,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Raises TrainingError if `path` is missing, truncated, or no checkpoint of ours."""
     try:
         state = torch.load(path, weights_only=False)
-        state["models"], state["progress"], state["info"]
+        missing = [key for key in KEYS if key not in state]
     except FileNotFoundError as error:
         raise TrainingError(f"{path} does not exist: train first with `jepa-arm train`") from error
-    except (
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # whatever unpickling makes of damaged or foreign bytes
         raise TrainingError(f"{path} is damaged or no checkpoint of jepa-arm ({error}): delete it") from error
+    if missing:
+        raise TrainingError(f"{path} is no checkpoint of jepa-arm (it lacks {', '.join(missing)}): delete it")
     return state
 
 
