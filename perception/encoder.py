@@ -37,6 +37,8 @@ def check_encoder(encoder: Encoder, tolerance: float = 1e-4) -> None:
     size, dim = encoder.spec.image_size, encoder.spec.latent_dim
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     latents = encoder.encode(images)
+    if not isinstance(latents, np.ndarray):
+        raise AssertionError(f"encode() gave a {type(latents).__name__}, expected an array")
     if latents.shape != (3, dim) or latents.dtype != np.float32:
         raise AssertionError(f"encode() gave {latents.dtype} {latents.shape}, expected float32 {(3, dim)}")
     if not np.all(np.isfinite(latents)):

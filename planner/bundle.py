@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from perception.encoder import Encoder
 from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ActionSpace(_Section):
@@ -70,7 +70,7 @@ class ToolNormalisation(_Section):
     """Proprioception is the tool position: (value − mean) / std, metres."""
 
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 class Surprise(_Section):
@@ -143,10 +143,11 @@ class Bundle:
         """The encoder on ONNX Runtime."""
         graph = self.info.graphs.encoder
         encoder = OnnxEncoder(self.path / graph.file, graph.sha256)
-        if (encoder.spec.image_size, encoder.spec.latent_dim) != (self.info.image_size, self.info.latent_dim):
+        found, promised = encoder.spec, self.info
+        if (found.image_size, found.latent_dim) != (promised.image_size, promised.latent_dim):
             raise BundleError(
-                f"{self.path / graph.file} takes {encoder.spec.image_size} px and gives {encoder.spec.latent_dim} "
-                f"dimensions; {DESCRIPTION} says {self.info.image_size} and {self.info.latent_dim}: export it again"
+                f"{self.path / graph.file} takes {found.image_size} px and gives {found.latent_dim} numbers; "
+                f"{DESCRIPTION} says {promised.image_size} and {promised.latent_dim}: export the bundle again"
             )
         return encoder
 
@@ -156,9 +157,16 @@ class Bundle:
 
         return WorldModel(self)
 
-    def open(self, graph: Graph) -> Any:
-        """An ONNX Runtime session of one of the bundle's graphs."""
-        return open_graph(self.path / graph.file, graph.sha256)
+    def open(self, graph: Graph, inputs: dict[str, int]) -> Any:
+        """An ONNX Runtime session of one of the bundle's graphs, which takes `inputs` of these widths."""
+        session = open_graph(self.path / graph.file, graph.sha256)
+        found = {node.name: node.shape[-1] for node in session.get_inputs()}
+        if found != inputs:
+            raise BundleError(
+                f"{self.path / graph.file} takes {found}; by {DESCRIPTION} it should take {inputs}: "
+                "export the bundle again"
+            )
+        return session
 
     def check_fits(self, robot: str, camera_size: tuple[int, int] | None = None) -> None:
         """Raise BundleError if the bundle was not made for `robot` and a camera of (width, height) pixels."""
@@ -186,11 +194,12 @@ def load_bundle(path: Path) -> Bundle:
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{description} has schema_version {version!r}; this release reads {SCHEMA_VERSION}"
+                f"{description} has schema_version {version!r}, this release reads {SCHEMA_VERSION}: "
+                "export the bundle again with this release"
             )
         info = BundleInfo.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f"{description} is not YAML: {error}") from error
+        raise BundleError(f"{description} is not YAML: {error}; export the bundle again") from error
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
@@ -201,7 +210,7 @@ def load_bundle(path: Path) -> Bundle:
             raise BundleError(f"{file} is missing: export the bundle again, or check it out of git again")
         if file_sha256(file) != graph.sha256:
             raise BundleError(
-                f"{file} is not the graph that {DESCRIPTION} names (sha256 differs): export the bundle again, "
-                "or check it out of git again"
+                f"{file} is not the graph that {DESCRIPTION} names (sha256 differs): "
+                "export the bundle again, or check it out of git again"
             )
     return Bundle(path, info)

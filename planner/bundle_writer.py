@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -53,13 +52,17 @@ def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> di
     """Write the bundle of a training checkpoint to `out`, whole or not at all.
 
     Returns the largest difference between torch and ONNX Runtime for each graph. Raises BundleError if one
-    exceeds 1e-4, if training has not finished, or if `out` exists and `replace` is false.
+    exceeds 1e-4, if training has not finished, if `out` exists and `replace` is false, or if it is no bundle.
     """
-    if not state["surprise"] or state["progress"][1] == 0:
+    out = out.resolve()
+    info, config = DatasetInfo.model_validate(state["info"]), TrainConfig.model_validate(state["config"])
+    steps, head_steps, _ = state["progress"]
+    if steps < config.steps or head_steps < config.head_steps:
         raise BundleError("the run has not finished training: run `jepa-arm train` again to go on with it")
+    if out.exists() and not (out / DESCRIPTION).is_file():
+        raise BundleError(f"{out} exists and is no bundle, so it is not replaced: name another --out")
     if out.exists() and not replace:
         raise BundleError(f"{out} exists: name another --out, or replace it with --force")
-    info, config = DatasetInfo.model_validate(state["info"]), TrainConfig.model_validate(state["config"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
         staging = Path(folder) / out.name
@@ -77,10 +80,21 @@ def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> di
         content = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False)
         (staging / DESCRIPTION).write_text(content)
         (staging / "README.md").write_text(model_card(description))
-        if out.exists():
-            shutil.rmtree(out)
-        staging.rename(out)
+        _put_in_place(staging, out, Path(folder) / "replaced")
     return gaps
+
+
+def _put_in_place(staging: Path, out: Path, replaced: Path) -> None:
+    """Rename `staging` to `out`; what is there now moves to `replaced`, or stays if this fails."""
+    if not out.exists():
+        staging.rename(out)
+        return
+    out.rename(replaced)
+    try:
+        staging.rename(out)
+    except OSError:
+        replaced.rename(out)
+        raise
 
 
 def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> list[_Graph]:
@@ -120,7 +134,7 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
 
 
 def _export(graph: _Graph, path: Path) -> float:
-    """Write one graph, batch dynamic; the largest absolute difference from torch on other inputs and batch."""
+    """Write one graph, batch dynamic; its largest difference from torch, on other inputs and batch."""
     batch = torch.export.Dim("batch", min=1)
     # The exporter warns about packages and operators that have no part in these graphs.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -136,6 +150,7 @@ def _export(graph: _Graph, path: Path) -> float:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None
     model = onnxslim.slim(program.model_proto)
     del model.graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
@@ -149,7 +164,7 @@ def _parity(graph: _Graph, path: Path) -> float:
     expected = graph.module(*inputs.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
     found = open_graph(path).run(None, {name: value.numpy() for name, value in inputs.items()})
-    gap = max(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found, strict=True))
+    gap = float(np.max([np.abs(a.numpy() - b).max() for a, b in zip(expected, found, strict=True)]))
     if not gap <= PARITY_TOLERANCE:
         raise BundleError(
             f"{path.name} differs from torch by {gap:.2g}, more than {PARITY_TOLERANCE:g}: not exported"

@@ -1,4 +1,4 @@
-"""`jepa-arm export`: from a training run to a bundle: ONNX graphs checked against torch, weights, model card."""
+"""`jepa-arm export`: from a training run to a bundle of checked ONNX graphs, weights and a model card."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: ONNX agrees with torch to {gap:.1e}")
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     print(
-        f"bundle {bundle.name} ({size:.1f} MB) in {out}; try it: jepa-arm eval --task {bundle.info.task} --bundle {out}"
+        f"bundle {bundle.name} ({size:.1f} MB) in {out}; "
+        f"try it: jepa-arm eval --task {bundle.info.task} --bundle {out}"
     )
     return 0

@@ -8,14 +8,15 @@ from planner.bundle import BundleInfo
 
 CARD = """# {name}
 
-A JEPA world model for the arm `{robot}` and the task `{task}`: an encoder, an action-conditioned predictor, a
-goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX graphs. Made for the simulated camera
-and table of this repository; it knows nothing of other cameras, objects or arms.
+A JEPA world model for the arm `{robot}` and the task `{task}`: an encoder, an action-conditioned predictor,
+a goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX graphs. Made for the simulated
+camera and table of this repository; it knows nothing of other cameras, objects or arms.
 
-- **Data**: {episodes} episodes of play, {steps_per_episode} actions each (10 Hz), seed {data_seed}; the last \
-{held_out:.0%} of the episodes were held out for the figures below. Play never uses an evaluation goal.
-- **Training**: {world_model_steps} world-model steps and {head_steps} head steps, seed {seed}, {hours:.2f} hours \
-on {threads} CPU thread(s), torch {torch}.
+- **Data**: {episodes} episodes of play, {steps_per_episode} actions each (10 Hz), seed {data_seed}; \
+the last {held_out:.0%} of the episodes were held out for the figures below. \
+Play never uses an evaluation goal.
+- **Training**: {world_model_steps} world-model steps and {head_steps} head steps, seed {seed}, \
+{hours:.2f} hours on {threads} CPU thread(s), torch {torch}.
 - **Input**: {width}x{height} RGB, cropped and area-averaged to {image_size}x{image_size}.
 - **Actions**: tool displacement on {axes}, ±{limit_m} m over {period_s} s; {block} to a model step.
 

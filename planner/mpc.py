@@ -76,10 +76,12 @@ class RecedingHorizon:
         self._goal = None
 
     def observe(self, latent: ArrayLike, tool_position: ArrayLike, stamp_ns: int) -> None:
-        """Remember a latent (D,) and the tool position (3,) metres at `stamp_ns`; late or broken ones are dropped."""
+        """Remember a latent (D,) and the tool (3,) metres at `stamp_ns`; late or broken ones are dropped."""
         z = np.asarray(latent, dtype=np.float32)
         tool = np.asarray(tool_position, dtype=np.float32)
-        if z.shape != (self._latent_dim,) or not (np.isfinite(z).all() and np.isfinite(tool).all()):
+        if z.shape != (self._latent_dim,) or tool.shape != (3,):
+            return
+        if not (np.isfinite(z).all() and np.isfinite(tool).all()):
             return
         if self._history and stamp_ns <= self._history[-1][0]:
             return

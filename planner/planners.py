@@ -82,7 +82,7 @@ class LatentPlanner:
         return Plan(actions * self.action.limit_m, energy, candidates, time.perf_counter() - started)
 
     def search(self, observation: Observation) -> tuple[Array, float, int]:
-        """The chosen action blocks (H, block·A) in −1…1, their energy, and how many sequences were compared."""
+        """The chosen blocks (H, block·A) in −1…1, their energy, and how many sequences were compared."""
         raise NotImplementedError
 
     def warm_start(self, stamp_ns: int) -> Array:

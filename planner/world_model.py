@@ -16,7 +16,7 @@ from planner.contract import Array, Observation
 
 @dataclass(frozen=True)
 class Imagined:
-    """N imagined futures of H steps: `latents` (N, H, D) and the action blocks (N, H, block·A) that led there."""
+    """N imagined futures of H steps: `latents` (N, H, D) and the blocks (N, H, block·A) that led there."""
 
     latents: Array
     actions: Array
@@ -26,23 +26,24 @@ class WorldModel:
     """Imagines what actions would do. Open it once; calls are not thread-safe."""
 
     def __init__(self, bundle: Bundle) -> None:
-        graphs = bundle.info.graphs
-        self._predictor = bundle.open(graphs.predictor)
-        self._proposal = bundle.open(graphs.proposal)
-        self._energy = bundle.open(graphs.energy)
+        graphs, size = bundle.info.graphs, bundle.info.latent_dim
+        self.block_dim = bundle.action.block * bundle.action.dim
+        state = {"latent": size, "previous": size, "tool": 3}
+        self._predictor = bundle.open(graphs.predictor, {**state, "actions": self.block_dim})
+        self._proposal = bundle.open(graphs.proposal, {"latent": size, "goal": size, "steps_left": 1})
+        self._energy = bundle.open(graphs.energy, {"latent": size, "goal": size})
         self._tool_mean = np.array(bundle.info.tool.mean, dtype=np.float32)
         self._tool_std = np.array(bundle.info.tool.std, dtype=np.float32)
-        self.block_dim = bundle.action.block * bundle.action.dim
         self.max_steps = bundle.info.max_steps
 
     def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
-        """One step: latents (N, D) ×2, normalised tool (N, 3), actions (N, block·A) → next latent, next tool."""
+        """One step: latents (N, D), normalised tool (N, 3), actions (N, block·A) → next latent, next tool."""
         inputs = {"latent": latent, "previous": previous, "tool": tool, "actions": actions}
         following, moved = self._predictor.run(None, inputs)
         return following, moved
 
     def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
-        """Mode-1: the action block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps."""
+        """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps."""
         inputs = {
             "latent": latents,
             "goal": np.broadcast_to(goal, latents.shape),
@@ -89,7 +90,7 @@ class WorldModel:
         )
 
     def surprise(self, before: Observation, actions: Array, after: Array) -> float:
-        """Mean squared error of the latent predicted from `before` under one block (block·A,), seen `after` (D,)."""
+        """Mean squared error of the latent predicted from `before` under a block (block·A,); `after` came."""
         previous, latent, tool = self._start(before, 1)
         predicted, _ = self.predict(latent, previous, tool, actions[None])
         return float(np.mean((predicted[0] - after) ** 2))

@@ -1,7 +1,7 @@
 """The joint-embedding predictive architecture: encoder, predictor, and the heads that read its latents.
 
-    image ──encoder──→ z                   (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
-    (z, z_goal, steps left) ──proposal──→ action block        (z, z_goal) ──energy──→ steps to go
+    image ──encoder──→ z                  (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
+    (z, z_goal, steps left) ──proposal──→ action block       (z, z_goal) ──energy──→ steps to go
 
 One step of the world model is one action block: `block` actions of 0.1 s each. Actions are in units of the
 action limit (−1…1), tool positions are normalised by `Normaliser`.

@@ -45,9 +45,15 @@ class OnnxEncoder:
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
         self._session = open_graph(path, sha256)
-        (image,), (latent,) = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        signature = [(node.name, node.type, len(node.shape)) for node in (*inputs, *outputs)]
+        if signature != [("image", "tensor(uint8)", 4), ("latent", "tensor(float)", 2)]:
+            raise ModelError(
+                f"graph {path} is no encoder: it has {signature}, not a uint8 image in and a latent out; "
+                "name the encoder of a bundle"
+            )
         self._spec = EncoderSpec(
-            image_size=image.shape[1], latent_dim=latent.shape[1], sha256=sha256 or file_sha256(path)
+            image_size=inputs[0].shape[1], latent_dim=outputs[0].shape[1], sha256=sha256 or file_sha256(path)
         )
 
     @property

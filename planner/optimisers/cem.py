@@ -15,7 +15,7 @@ Cost = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class CemConfig:
-    """`samples` sequences in each of `iterations`; the best `elites` refit the Gaussian, no tighter than `min_std`."""
+    """`samples` sequences in each of `iterations`; the `elites` refit the Gaussian, `min_std` at least."""
 
     samples: int
     iterations: int
