@@ -14,7 +14,7 @@ from sim.control import DECISION_S
 from sim.results import HeldSuccess
 from sim.tasks import ACTION_LIMIT_M, Episode, distance_m, make_loop, make_task, new_episode
 
-Observation = dict[str, NDArray[Any]]
+Observation = dict[str, Any]
 
 
 class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -65,7 +65,7 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         truncated = self._steps >= self.episode.budget_steps
         return self._observe(), -distance, self._success.held, truncated, self._info()
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         return self._picture if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -85,4 +85,6 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 
 for _name in ("Reach", "Push"):
-    gymnasium.register(f"jepa_arm/{_name}-v0", entry_point=GoalPictureEnv, kwargs={"task": _name.lower()})
+    gymnasium.register(
+        f"jepa_arm/{_name}-v0", entry_point="sim.env:GoalPictureEnv", kwargs={"task": _name.lower()}
+    )

@@ -235,7 +235,7 @@ class PushTo:
 def _around(tool: Vector, target: Vector, centre: Vector, radius: float) -> Vector:
     """The next point on a way from `tool` to `target` that keeps `radius` from `centre` (all (2,) metres)."""
     line = target - tool
-    share = np.clip((centre - tool) @ line / max(line @ line, 1e-9), 0.0, 1.0)
+    share = np.clip((centre - tool) @ line / max(float(line @ line), 1e-9), 0.0, 1.0)
     if np.linalg.norm(tool + share * line - centre) >= radius * 0.9:
         return target
     from_angle = np.arctan2(*(tool - centre)[::-1])
