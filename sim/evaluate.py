@@ -1,6 +1,7 @@
 """`jepa-arm eval`: fresh goals on given seeds, one planner, rates with intervals. In process, in lockstep.
 
-The episodes themselves are run by `sim.protocol`. With --ros the same episodes run through the node graph in real time (`jepa_arm_bringup.evaluate`).
+The episodes themselves are run by `sim.protocol`. With --ros the same episodes run through the node graph in
+real time (`jepa_arm_bringup.evaluate`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def check_request(args: argparse.Namespace) -> Bundle:
     """The bundle that the command line asks for, checked against task and robot."""
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
+    from sim.control import DECISION_S
     from sim.errors import SimulationError
+    from sim.tasks import ACTION_LIMIT_M, make_task
 
     if args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
@@ -55,6 +58,14 @@ def check_request(args: argparse.Namespace) -> Bundle:
     if bundle.info.task != args.task:
         raise SimulationError(
             f"bundle {bundle.name} was trained for {bundle.info.task}, not {args.task}: name another --bundle"
+        )
+    task, action = make_task(args.task), bundle.action
+    offered = (task.axes, task.fixed, ACTION_LIMIT_M, DECISION_S)
+    if (action.axes, action.fixed, action.limit_m, action.period_s) != offered:
+        raise SimulationError(
+            f"bundle {bundle.name} acts on {action.axes} by ±{action.limit_m} m in {action.period_s} s with "
+            f"{action.fixed} held; {task.name} offers {offered[0]}, ±{offered[2]} m in {offered[3]} s with "
+            f"{offered[1]}: name another --bundle"
         )
     camera = load_robot(bundle.robot).camera
     bundle.check_fits(bundle.robot, (camera.width, camera.height))
