@@ -29,6 +29,7 @@ OUTCOMES = {
     "reached": "reached, not held",
     "missed": "missed",
 }
+SIGNS = {"held": "✓", "reached": "○", "missed": "✗"}
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ def write_report(path: Path, title: str, table: Sequence[Row], episodes: Sequenc
 
 def _figure(row: Row) -> str:
     name, value, note = map(html.escape, (row.name, row.value, row.note))
-    return f'<tr><th scope="row">{name}</th><td>{value}</td><td class="note">{note}</td></tr>'
+    more = f'<span class="note">{note}</span>' if note else ""
+    return f'<tr><th scope="row">{name}</th><td>{value}{more}</td></tr>'
 
 
 def _link(episode: EpisodeRecord) -> str:
-    outcome = f"seed {episode.seed}: {OUTCOMES[episode.outcome]}"
-    return (
-        f'<a class="badge {episode.outcome}" href="#seed-{episode.seed}" title="{outcome}">{episode.seed}</a>'
-    )
+    text = f"{SIGNS[episode.outcome]} {episode.seed}"
+    what = f"seed {episode.seed}: {OUTCOMES[episode.outcome]}"
+    return f'<a class="badge {episode.outcome}" href="#seed-{episode.seed}" title="{what}">{text}</a>'
 
 
 def _latency(episodes: Sequence[EpisodeRecord]) -> str:
@@ -111,14 +112,16 @@ def _card(episode: EpisodeRecord) -> str:
     last = f"{episode.distances_m[-1] * 100:.1f} cm" if len(episode.distances_m) else "not measured"
     inside = f"goal within {TOLERANCE_M * 100:g} cm; ended at {last} after {duration_s:.1f} s"
     note = f"<p>{html.escape(episode.note)}</p>" if episode.note else ""
+    badge = f"{SIGNS[episode.outcome]} {OUTCOMES[episode.outcome]}"
     return f"""<article id="seed-{episode.seed}">
-<header><h3>seed {episode.seed}</h3><span class="badge {episode.outcome}">{OUTCOMES[episode.outcome]}</span>
+<header><h3>seed {episode.seed}</h3><span class="badge {episode.outcome}">{badge}</span>
 <span class="note">{inside}</span></header>
 <div class="row">
 <figure><img alt="goal picture of seed {episode.seed}" src="{_png(episode.goal_image)}">
 <figcaption>goal picture</figcaption></figure>
 <figure>{_video(episode)}<figcaption>what the camera saw</figcaption></figure>
-<figure class="curves" data-left="{left}" data-right="{right}" data-seconds="{duration_s:.3f}">{curves}</figure>
+<figure class="curves" data-left="{left}" data-right="{right}" data-seconds="{duration_s:.3f}">
+{curves}</figure>
 </div>{note}
 </article>"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INK = "#010203"
 # Readable on white and on black.
 BLUE, ORANGE, GREEN, RED = "#3b82f6", "#e8890c", "#22a559", "#e5484d"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # words stay words, in the page's font
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -68,13 +68,13 @@ def episode_curves(episode: EpisodeRecord, duration_s: float) -> str:
 def latency_histogram(latencies_ms: NDArray[np.float64]) -> str:
     """How long commands took from the picture that they were decided from; p50 and p99 are marked."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "latency"}):
-        figure = Figure(figsize=(7.2, 2.6))
+        figure = Figure(figsize=(7.2, 3.2))
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.085, right=0.985, top=0.82, bottom=0.2)
+        figure.subplots_adjust(left=0.085, right=0.985, top=0.84, bottom=0.16)
         median, p99 = np.percentile(latencies_ms, (50, 99))
         longest = float(latencies_ms.max())
         end = max(longest, 1.0) * 1.02
-        axes.hist(latencies_ms, bins=np.linspace(0, end, 61), color=BLUE, alpha=0.85)
+        axes.hist(latencies_ms, bins=np.linspace(0, end, 61).tolist(), color=BLUE, alpha=0.85)
         _mark(axes, median, f"p50 {median:.1f} ms", GREEN, "right")
         _mark(axes, p99, f"p99 {p99:.1f} ms", RED, "left" if p99 < 0.8 * end else "right")
         axes.set(xlim=(0, end), xlabel="frame → command [ms]", ylabel="commands")

@@ -1,0 +1,114 @@
+"""`jepa-arm bench`: how long each step from picture to motor takes on this machine, with this bundle.
+
+Everything is measured in turns, a slice each, for several rounds: whatever else the machine does meanwhile
+falls on all of them alike. Compare only figures of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.cases import Case
+
+EXAMPLE = "jepa-arm bench --json out/bench.json"
+ROUNDS = 10
+WARM_UP_CALLS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for push)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each step is run (default: 2)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from benchmarks.cases import all_cases
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.machine import describe_machine
+    from planner.bundle import load_bundle
+    from sim.evaluate import shipped_bundle
+
+    if not 0 < args.seconds < float("inf"):
+        raise BenchmarkError(f"--seconds {args.seconds:g}: ask for more than none")
+    bundle = load_bundle(args.bundle or shipped_bundle("push"))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+    machine = describe_machine()
+    timings = with_progress(all_cases(bundle), args.seconds)
+    show(timings, f"{bundle.name} on {machine['cores']} cores, {machine['cpu']}")
+    if args.json is not None:
+        figures = {timing.name: timing.figures() for timing in timings}
+        report = {"bundle": bundle.name, "seconds": args.seconds, "machine": machine, "timings": figures}
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the calls of one case took, in milliseconds."""
+
+    name: str
+    what: str
+    milliseconds: Sequence[float]
+
+    def figures(self) -> dict[str, Any]:
+        import numpy as np
+
+        median, p99 = np.percentile(self.milliseconds, (50, 99))
+        return {
+            "what": self.what,
+            "median_ms": round(float(median), 4),
+            "p99_ms": round(float(p99), 4),
+            "calls": len(self.milliseconds),
+        }
+
+
+def measure(cases: Sequence[Case], seconds: float) -> Iterator[list[Timing]]:
+    """Run every case for `seconds`, in turns; yields what is known after each of `ROUNDS` rounds."""
+    taken: list[list[float]] = [[] for _ in cases]
+    for case in cases:
+        for _ in range(WARM_UP_CALLS):
+            time_call(case.prepare, case.run)
+    for _ in range(ROUNDS):
+        for case, milliseconds in zip(cases, taken):
+            until = time.perf_counter() + seconds / ROUNDS
+            milliseconds.append(time_call(case.prepare, case.run))
+            while time.perf_counter() < until:
+                milliseconds.append(time_call(case.prepare, case.run))
+        yield [Timing(case.name, case.what, tuple(ms)) for case, ms in zip(cases, taken)]
+
+
+def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> float:
+    """Milliseconds that `call` takes; `prepare` comes before it and is not counted."""
+    prepare()
+    started = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - started) * 1e-6
+
+
+def with_progress(cases: Sequence[Case], seconds: float) -> list[Timing]:
+    from rich.progress import track
+
+    rounds = track(measure(cases, seconds), f"measuring {len(cases)} steps", total=ROUNDS)
+    return list(rounds)[-1]
+
+
+def show(timings: Sequence[Timing], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("step", "", title=title)
+    for column in ("median [ms]", "p99 [ms]", "calls"):
+        table.add_column(column, justify="right")
+    for timing in timings:
+        figures = timing.figures()
+        shown = f"{figures['median_ms']:.3f}", f"{figures['p99_ms']:.3f}", str(figures["calls"])
+        table.add_row(timing.name, timing.what, *shown)
+    Console().print(table)
