@@ -46,6 +46,7 @@ COMMANDS = (
 EXTRAS = {
     "av": "sim",
     "gymnasium": "sim",
+    "matplotlib": "sim",
     "pybullet": "sim",
     "pybullet_data": "sim",
     "onnx": "train",
