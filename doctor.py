@@ -254,7 +254,7 @@ def shared_memory() -> Iterator[Finding]:
         yield Finding("shared memory", "broken", f"{SHARED_MEMORY} holds {total_mb:.0f} MB", mend)
     elif leftovers:
         found = f"{len(leftovers)} files ({size_mb:.0f} MB) of dead processes in {SHARED_MEMORY}"
-        mend = "when no ROS process runs: rm -f /dev/shm/fastrtps_* /dev/shm/sem.fastrtps_*"
+        mend = "`jepa-arm up` and `jepa-arm demo` remove them when they start"
         yield Finding("shared memory", "optional", found, mend)
     else:
         yield Finding("shared memory", "ok", f"{total_mb:.0f} MB, nothing left behind")

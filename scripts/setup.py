@@ -326,8 +326,9 @@ def advice(lines: Sequence[str]) -> str:
 
 
 def pip(arguments: Sequence[str | Path], log: TextIO) -> None:
-    quiet = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    run([PYTHON, "-m", "pip", "install", *quiet, *arguments], log)
+    """Bytecode is made when a module is first used; here it would be made of all of torch."""
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-compile"]
+    run([PYTHON, "-m", "pip", "install", *options, *arguments], log)
 
 
 def run(command: Sequence[str | Path], log: TextIO, environment: dict[str, str] | None = None) -> None:
@@ -341,7 +342,7 @@ def run(command: Sequence[str | Path], log: TextIO, environment: dict[str, str] 
         cwd=ROOT,
     )
     if done.returncode:
-        shown = " ".join([Path(command[0]).name, *map(str, command[1:4])])
+        shown = " ".join([Path(command[0]).name, *map(str, command[1:3])])
         raise StepFailed(f"`{shown} …` returned {done.returncode}")
 
 

@@ -68,9 +68,8 @@ def fast_dds_profile() -> Path:
     source = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
     if source.is_file():
         return source
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("jepa_arm_bringup")) / "config" / "fastdds.xml"
+    # <prefix>/lib/python3.X/site-packages/jepa_arm_bringup/environment.py
+    return Path(__file__).resolve().parents[4] / "share" / "jepa_arm_bringup" / "config" / "fastdds.xml"
 
 
 def _prepend(environment: dict[str, str], name: str, path: Path) -> None:
