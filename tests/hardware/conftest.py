@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -12,6 +13,12 @@ from hardware.safety.gate import SafetyGate
 from hardware.safety.status import GateConfig, Verdict
 
 TICK_S = 0.01
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,7 @@ class Scene:
         self.beyond = beyond
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(starts, scenes)
 def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
     scene = Scene(start)
@@ -174,7 +174,7 @@ def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
             scene.tick(elapsed_s)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.sampled_from(CORNERS),
     st.lists(st.tuples(moves, st.integers(1, 15), st.floats(0.005, 0.03)), max_size=25),
@@ -191,25 +191,23 @@ def test_the_tool_never_leaves_the_workspace_whatever_is_commanded(start, comman
 
 
 @pytest.mark.parametrize("corner", range(8))
-def test_a_tool_thrown_at_a_corner_of_the_workspace_brakes_before_it(corner):
-    """Each command's target is inside, but is reached so fast that the tool would come to rest outside."""
+@pytest.mark.parametrize("axis", range(3))
+def test_a_tool_thrown_at_a_wall_of_the_workspace_brakes_before_it(corner, axis):
+    """The target is on the wall, but is reached so fast that the tool would come to rest 9 mm behind it."""
     scene = Scene(CORNERS[corner], GateConfig(command_timeout_s=1.0))
     middle = 0.5 * (ROBOT.workspace_min + ROBOT.workspace_max)
     outwards = np.sign(KINEMATICS.tool_position(CORNERS[corner]) - middle)
-    speeds, outside = [], []
-    for _ in range(4):
-        scene.play("tool step", tuple(0.02 * outwards))
-        for _ in range(10):
-            before = KINEMATICS.tool_position(scene.q)
-            scene.tick(0.01)
-            speeds.append(np.linalg.norm(KINEMATICS.tool_position(scene.q) - before) / 0.01)
-            outside.append(scene.outside_workspace(scene.q))
-    assert max(speeds) > 0.1
-    assert max(outside) <= 0.002 + 1e-4
-    assert scene.gate.status.stops == 0
+    scene.play("tool step", tuple(0.03 * outwards * np.eye(3)[axis]))
+    assert scene.gate.status.commands_accepted == 1
+    distances = []
+    for _ in range(30):
+        scene.tick(0.01)
+        distances.append(scene.outside_workspace(scene.q))
+    assert max(distances) <= 0.002 + 1e-4
+    assert not scene.v.any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(starts, scenes, st.floats(0.005, 0.02))
 def test_silence_ends_in_rest_within_time_out_and_braking_time(start, scene_events, tick_s):
     scene = Scene(start)
@@ -229,7 +227,7 @@ def test_silence_ends_in_rest_within_time_out_and_braking_time(start, scene_even
     assert scene.gate.status.state in (SafetyState.IDLE, SafetyState.STOPPED)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes)
 def test_nothing_but_a_reset_leads_out_of_a_stop(scene_events):
     scene = Scene(ROBOT.home)
