@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 
 from jepa_arm_bringup.errors import DomainBusy, GraphError
 from jepa_arm_bringup.processes import PROCESSES
@@ -37,10 +38,10 @@ def claim_domain(number: int | None = None) -> Domain:
         raise GraphError(f"there is no ROS domain {number}: choose one from 0 to {LAST_SAFE_DOMAIN}")
     lock = _lock(number)
     if lock is None:
-        raise DomainBusy(_busy(number, "a jepa-arm graph"))
+        raise DomainBusy(_busy(number, "a jepa-arm graph runs"))
     if _has_participants(number) and (nodes := _our_nodes(number)):
         lock.close()
-        raise DomainBusy(_busy(number, f"the nodes {', '.join(nodes)}"))
+        raise DomainBusy(_busy(number, f"{', '.join(nodes)} run"))
     return Domain(number, lock)
 
 
@@ -53,11 +54,11 @@ def _free_domain() -> Domain:
             if not _has_participants(number):
                 return Domain(number, lock)
             lock.close()
-    raise DomainBusy(f"every ROS domain from 1 to {LAST_SAFE_DOMAIN} is in use: stop a graph, or pass --domain-id")
+    raise DomainBusy(f"every ROS domain from 1 to {LAST_SAFE_DOMAIN} is in use: stop a graph")
 
 
 def _busy(number: int, who: str) -> str:
-    return f"ROS domain {number} is busy: {who} already run in it; stop them, or pass another --domain-id"
+    return f"ROS domain {number} is busy: {who} in it already; stop that, or pass another --domain-id"
 
 
 def _number(text: str, where: str) -> int:
@@ -68,7 +69,7 @@ def _number(text: str, where: str) -> int:
 
 
 def _lock(number: int) -> socket.socket | None:
-    """Bound while the domain is held: the name is freed with the process, however that ends; no file is left."""
+    """Bound while the domain is held: the name goes with the process, however that ends, and is no file."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         lock.bind(f"\0jepa_arm_domain_{number}")
@@ -79,11 +80,15 @@ def _lock(number: int) -> socket.socket | None:
 
 
 def _has_participants(number: int) -> bool:
-    """Whether some ROS process of this machine is in the domain: the first one holds this port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    """Whether some ROS process of this machine is in the domain: each holds UDP ports of the domain's own."""
+    ports = range(7400 + 250 * number, 7400 + 250 * (number + 1))
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
         try:
-            probe.bind(("127.0.0.1", 7400 + 250 * number + 10))
+            lines = Path(table).read_text().splitlines()[1:]
         except OSError:
+            continue
+        # Trying to bind a port instead would keep a process from it that starts at this moment.
+        if any(int(line.split()[1].rpartition(":")[2], 16) in ports for line in lines):
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Errors of starting the graph that a user can meet and mend; each message says what, where and what to do."""
+"""Errors of starting the graph that a user can mend; each message says what, where and what to do."""
 
 
 class GraphError(RuntimeError):

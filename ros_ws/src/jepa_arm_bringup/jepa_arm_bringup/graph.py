@@ -94,11 +94,13 @@ class Graph:
         """Until every node is active. Raises `GraphError` naming the node that is not, and why."""
         with self._changed:
             self._changed.wait_for(self._settled, timeout_s)
-            for running in self._running.values():
-                if running.phase in ("failed", "ended"):
-                    raise GraphError(f"{running.name} did not start: {running.last_words()}")
-                if running.phase != "active":
-                    raise GraphError(f"{running.name} is still {running.phase} after {timeout_s:g} s")
+            phases = {running: running.phase for running in self._running.values()}
+        for running, phase in phases.items():
+            if phase in ("failed", "ended"):
+                raise GraphError(f"{running.name} did not start: {running.last_words()}")
+        for running, phase in phases.items():
+            if phase != "active":
+                raise GraphError(f"{running.name} is still {phase} after {timeout_s:g} s")
 
     def wait_phase(self, name: str, phase: str, timeout_s: float) -> bool:
         """Until process `name` is in `phase`; False if it is not within `timeout_s`."""

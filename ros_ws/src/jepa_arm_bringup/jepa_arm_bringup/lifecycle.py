@@ -26,9 +26,7 @@ class LifecycleManager:
 
     def __init__(self, domain_id: int, names: tuple[str, ...]) -> None:
         self._context = rclpy.Context()
-        rclpy.init(
-            context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
-        )
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("jepa_arm_manager", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)

@@ -112,5 +112,6 @@ def settings_of(processes: tuple[Process, ...]) -> dict[str, Setting]:
 def parameters_of(process: Process, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The node's ROS parameters under `settings`; a setting that is not given has its default."""
     return {
-        parameter: settings.get(name, SETTINGS[name].default) for parameter, name in process.parameters.items()
+        parameter: settings.get(name, SETTINGS[name].default)
+        for parameter, name in process.parameters.items()
     }

@@ -74,12 +74,12 @@ def default_bundle(task: str) -> Path:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the graph as Ctrl-C does."""
+    """SIGTERM and SIGHUP end the graph as Ctrl-C does, also where a shell has told us to ignore that."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

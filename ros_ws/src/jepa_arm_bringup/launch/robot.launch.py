@@ -1,8 +1,10 @@
-"""The graph with a real camera and arm: `ros2 launch jepa_arm_bringup robot.launch.py bundle:=… arm:=… camera_source:=…`."""
+"""The graph with a real camera and arm.
 
-from launch import LaunchDescription
+ros2 launch jepa_arm_bringup robot.launch.py bundle:=FOLDER arm:=module:callable camera_source:=PATH
+"""
 
 from jepa_arm_bringup.launching import launch_description
+from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:

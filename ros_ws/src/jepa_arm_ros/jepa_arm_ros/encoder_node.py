@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from jepa_arm_interfaces.msg import Latent
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
-from jepa_arm_interfaces.msg import Latent
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health

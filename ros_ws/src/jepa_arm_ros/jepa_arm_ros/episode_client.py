@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import rclpy
+from jepa_arm_interfaces.action import PursueGoal
+from jepa_arm_interfaces.msg import Latent, PlanStatus, SafetyStatus, SceneTruth
+from jepa_arm_interfaces.srv import ResetScene
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.client import Client
@@ -27,9 +30,6 @@ from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_arm_interfaces.action import PursueGoal
-from jepa_arm_interfaces.msg import Latent, PlanStatus, SafetyStatus, SceneTruth
-from jepa_arm_interfaces.srv import ResetScene
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import EpisodeError
 from jepa_arm_ros.messages import NANOSECONDS, frame_from_image, stamp_ns
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass
 class RosEpisode:
-    """One episode over ROS. Times are in seconds since its start, `distances` and `energies` (time, value)."""
+    """One episode over ROS. Times are in seconds since its start; series are of (time, value)."""
 
     seed: int
     goal_image: NDArray[np.uint8]
@@ -97,9 +97,7 @@ class EpisodeClient:
 
     def __init__(self, domain_id: int) -> None:
         self._context = rclpy.Context()
-        rclpy.init(
-            context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
-        )
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node("episode_client", context=self._context)
         self._executor = EventsExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -160,20 +158,25 @@ class EpisodeClient:
         return episode
 
     def reset_scene(self, seed: int) -> ResetScene.Response:
-        """A new episode in the simulator; whatever the arm does meanwhile is stopped."""
+        """A new episode in the simulator. The gate is stopped: it would pull the arm back to where it was."""
+        self.stop()
         response = self.call(self._reset_scene, ResetScene.Request(seed=seed))
         if not response.success:
             raise EpisodeError(f"the simulator did not set the scene of seed {seed}: {response.message}")
         return response
 
-    def reset_safety(self) -> None:
-        """Make the gate start again from the joints as they are measured now."""
+    def stop(self) -> None:
+        """The operator's stop: the arm comes to rest and stays there until `reset_safety`."""
         self.call(self._stop, Trigger.Request())
+
+    def reset_safety(self) -> None:
+        """Make a stopped gate start again from the joints as they are measured now."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not (answer := self.call(self._reset, Trigger.Request())).success:
             if time.monotonic() > deadline:
                 raise EpisodeError(f"the safety gate does not reset: {answer.message}")
             self.spin_until(lambda: False, SPIN_SLICE_S)
+        self.spin_until(lambda: self.safety is not None and not self.safety.reason, ANSWER_TIMEOUT_S)
 
     def call(self, client: Client, request: Any) -> Any:
         """The answer of a service. Raises `EpisodeError` if there is none in time."""
@@ -257,6 +260,7 @@ class EpisodeClient:
         stamp = stamp_ns(message.header.stamp)
         if self._episode is not None and stamp > self._started_ns:
             self._sent.setdefault(stamp, False)
+            self._episode.frames_sent = len(self._sent)
 
     def _on_latent(self, message: Latent) -> None:
         stamp = stamp_ns(message.header.stamp)

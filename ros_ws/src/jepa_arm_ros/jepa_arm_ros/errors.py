@@ -2,7 +2,7 @@
 
 
 class ParameterError(ValueError):
-    """A node parameter is unknown, has the wrong type, is out of range or names something that is not there."""
+    """A node parameter is unknown, has the wrong type, is out of range or names nothing that is there."""
 
 
 class MessageError(ValueError):

@@ -1,10 +1,11 @@
-"""Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this gives it a clock and topics."""
+"""Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this only ticks it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
+from jepa_arm_interfaces.msg import SafetyStatus
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -15,7 +16,6 @@ from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
 from hardware.safety.gate import GateConfig, SafetyGate
 from hardware.safety.status import Reason, SafetyState
-from jepa_arm_interfaces.msg import SafetyStatus
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health
@@ -125,7 +125,9 @@ class GateNode(LifecycleNode):
             if setpoint.stamp_ns != self.followed_stamp_ns:
                 self.followed_stamp_ns = setpoint.stamp_ns
                 self.followed_publisher.publish(header(setpoint.stamp_ns))
-            self.setpoint_publisher.publish(setpoint_message(setpoint.names, setpoint.positions, self.period_s))
+            self.setpoint_publisher.publish(
+                setpoint_message(setpoint.names, setpoint.positions, self.period_s)
+            )
         status = self.gate.status
         if (status.state, status.reason) != self.announced:
             self.announced = status.state, status.reason

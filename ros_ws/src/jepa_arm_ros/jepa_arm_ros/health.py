@@ -1,7 +1,7 @@
 """Health of every subscription for free: wrap its callback, and /diagnostics tells its rate and age.
 
-    health = Health(node)
-    node.create_subscription(Image, "camera/image_raw", health.monitor("image", on_image), qos.IMAGE)
+health = Health(node)
+node.create_subscription(Image, "camera/image_raw", health.monitor("image", on_image), qos.IMAGE)
 """
 
 from __future__ import annotations

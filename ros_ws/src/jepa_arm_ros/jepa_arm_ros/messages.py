@@ -6,6 +6,7 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from jepa_arm_interfaces.msg import Latent
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from sensor_msgs.msg import JointState as JointStateMessage
@@ -15,7 +16,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from hardware.arm.contract import JointCommand, JointState
 from hardware.camera.contract import Frame
 from hardware.robot import CameraMount
-from jepa_arm_interfaces.msg import Latent
 from jepa_arm_ros.errors import MessageError
 
 NANOSECONDS = 1_000_000_000
@@ -130,7 +130,9 @@ def command_from(message: JointTrajectory) -> JointCommand:
     return JointCommand(names, positions, velocities, duration_s, stamp_ns(message.header.stamp))
 
 
-def setpoint_message(names: tuple[str, ...], positions: NDArray[np.float64], period_s: float) -> JointTrajectory:
+def setpoint_message(
+    names: tuple[str, ...], positions: NDArray[np.float64], period_s: float
+) -> JointTrajectory:
     """One positions-only point, to be reached `period_s` after arrival.
 
     The header's stamp stays zero, which means "start now": a joint trajectory controller refuses a

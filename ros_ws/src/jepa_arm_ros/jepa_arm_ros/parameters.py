@@ -1,11 +1,11 @@
 """Node parameters as a frozen dataclass: declared with their descriptions and ranges, then read once.
 
-    @dataclass(frozen=True)
-    class EncoderParameters:
-        bundle: str = parameter("", "folder of the world-model bundle")
-        max_frame_age_s: float = parameter(0.1, "older frames are dropped [s]", low=0.01, high=10.0)
+@dataclass(frozen=True)
+class EncoderParameters:
+    bundle: str = parameter("", "folder of the world-model bundle")
+    max_frame_age_s: float = parameter(0.1, "older frames are dropped [s]", low=0.01, high=10.0)
 
-    parameters = read_parameters(node, EncoderParameters)
+parameters = read_parameters(node, EncoderParameters)
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ BUILT_IN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 def parameter(default: Any, description: str, low: float | None = None, high: float | None = None) -> Any:
     """A field of a parameters dataclass. `low` and `high` bound numbers; both ends are allowed."""
-    return dataclasses.field(
-        default=default, metadata={"description": description, "low": low, "high": high}
-    )
+    return dataclasses.field(default=default, metadata={"description": description, "low": low, "high": high})
 
 
 def read_parameters(node: Node, kind: type[P]) -> P:
@@ -63,7 +61,12 @@ def _declare(node: Node, field: dataclasses.Field[Any], kind: type) -> Any:
         descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
     try:
         node.declare_parameter(field.name, field.default, descriptor)
-    except (InvalidParameterTypeException, InvalidParameterException, ParameterException, ValueError) as error:
+    except (
+        InvalidParameterTypeException,
+        InvalidParameterException,
+        ParameterException,
+        ValueError,
+    ) as error:
         given = node._parameter_overrides.get(field.name)
         shown = "?" if given is None else repr(given.value)
         between = "" if low is None else f" from {low:g} to {high:g}"

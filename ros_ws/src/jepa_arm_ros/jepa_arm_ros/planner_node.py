@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jepa_arm_interfaces.action import PursueGoal
+from jepa_arm_interfaces.msg import Latent, PlanStatus
 from numpy.typing import NDArray
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
@@ -24,8 +26,6 @@ from trajectory_msgs.msg import JointTrajectory
 from hardware.arm.contract import JointState
 from hardware.kinematics import CartesianServo, Kinematics
 from hardware.robot import load_robot
-from jepa_arm_interfaces.action import PursueGoal
-from jepa_arm_interfaces.msg import Latent, PlanStatus
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health

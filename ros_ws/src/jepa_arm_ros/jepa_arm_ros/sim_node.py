@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import Point
+from jepa_arm_interfaces.msg import SceneTruth
+from jepa_arm_interfaces.srv import ResetScene
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
@@ -23,13 +25,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from hardware.camera.contract import Frame
 from hardware.robot import load_robot
-from jepa_arm_interfaces.msg import SceneTruth
-from jepa_arm_interfaces.srv import ResetScene
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health
 from jepa_arm_ros.messages import (
-    NANOSECONDS,
     camera_info_message,
     header,
     image_message,
@@ -50,6 +49,9 @@ TICKS_PER_TRUTH = 12
 # Behind by more than this (an episode was made, the machine slept), the world does not catch up.
 MAX_CATCH_UP_STEPS = PHYSICS_HZ // 10
 REMEMBERED_FRAMES = 64
+NO_STAMP = -1
+# A setpoint within this of the joints (rad) shows that the gate knows where a new scene has put the arm.
+NEAR_RAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class SimParameters:
     seed: int = parameter(0, "seed of the first scene", low=0, high=2**62)
     pixel_noise: float = parameter(2.0, "camera noise, standard deviation in grey levels", low=0.0, high=50.0)
     setpoint_timeout_s: float = parameter(
-        0.1, "without setpoints for this long the arm holds the position it is measured at [s]", low=0.02, high=5.0
+        0.1,
+        "without setpoints for this long the arm holds the position it is measured at [s]",
+        low=0.02,
+        high=5.0,
     )
 
 
@@ -73,15 +78,14 @@ class SimNode(LifecycleNode):
         self.robot = load_robot(self.parameters.robot)
         self.health = Health(self)
         self.health.also_report(self.report)
-        self.active = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.loop = make_loop(self.task, self.robot, self.parameters.pixel_noise)
         self.world = self.loop.world
         self.ticks = self.frames_sent = 0
-        self.camera_paused = self.holding = False
+        self.camera_paused = self.holding = self.just_placed = False
         self.captured_at: OrderedDict[int, int] = OrderedDict()
-        self.followed_stamp: int | None = None
+        self.followed_stamp = NO_STAMP
         self.setpoint_at = time.monotonic()
 
         self.joint_publisher = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
@@ -127,13 +131,15 @@ class SimNode(LifecycleNode):
     def on_setpoint(self, message: JointTrajectory) -> None:
         try:
             names, positions = setpoint_from(message)
+            if self.just_placed and not self.is_near(names, positions):
+                return
             self.world.set_joint_targets(names, positions)
-        except (MessageError, ValueError) as error:
+        except (MessageError, ValueError, KeyError) as error:
             self.get_logger().warning(f"setpoint ignored: {error}", throttle_duration_sec=1.0)
             return
-        self.setpoint_at, self.holding = time.monotonic(), False
+        self.setpoint_at, self.holding, self.just_placed = time.monotonic(), False, False
         captured_at = self.captured_at.pop(self.followed_stamp, None)
-        self.followed_stamp = None
+        self.followed_stamp = NO_STAMP
         if captured_at is not None:
             elapsed_ms = (time.monotonic_ns() - captured_at) * 1e-6
             self.latency_publisher.publish(Float32(data=elapsed_ms))
@@ -142,7 +148,9 @@ class SimNode(LifecycleNode):
         """The next setpoint is the first that comes from this frame."""
         self.followed_stamp = stamp_ns(message.stamp)
 
-    def on_reset_scene(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
+    def on_reset_scene(
+        self, request: ResetScene.Request, response: ResetScene.Response
+    ) -> ResetScene.Response:
         self.reset(request.seed)
         now_ns = self.get_clock().now().nanoseconds
         frame_id = self.robot.camera.frame_id
@@ -161,7 +169,13 @@ class SimNode(LifecycleNode):
 
     def reset(self, seed: int) -> None:
         self.episode: Episode = new_episode(self.task, self.loop, seed)
+        self.just_placed = True
         self.start_clock()
+
+    def is_near(self, names: tuple[str, ...], positions: NDArray[np.float64]) -> bool:
+        """Setpoints from before the arm was put elsewhere would tear it back; a reset gate starts near."""
+        measured = self.world.joint_state().ordered(names).positions
+        return bool(np.abs(positions - measured).max() < NEAR_RAD)
 
     def start_clock(self) -> None:
         self.clock_start = time.monotonic()

@@ -1,0 +1,50 @@
+"""`jepa-arm up` as a user runs it."""
+
+from __future__ import annotations
+
+import re
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STOPS_WITHIN_S = 10.0
+
+
+class Up:
+    """The command, its output so far, and its end."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "cli", "up", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+        self.output = ""
+
+    def wait_for(self, words: str, timeout_s: float) -> None:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while words not in self.output:
+                assert selector.select(deadline - time.monotonic()), f"no {words!r} in:\n{self.output}"
+                line = self.process.stdout.readline()
+                assert line, f"ended without {words!r}:\n{self.output}"
+                self.output += line
+
+    def end(self, signal_number: int) -> int:
+        self.process.send_signal(signal_number)
+        self.output += self.process.communicate(timeout=STOPS_WITHIN_S)[0]
+        return self.process.returncode
+
+    @property
+    def domain_id(self) -> int:
+        found = re.search(r"ROS domain (\d+)", self.output)
+        assert found is not None, self.output
+        return int(found.group(1))
+
+
+StartUp = Callable[..., Up]
