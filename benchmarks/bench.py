@@ -105,7 +105,7 @@ def show(timings: Sequence[Timing], title: str) -> None:
     from rich.table import Table
 
     table = Table("step", "", title=title)
-    for column in ("median [ms]", "p99 [ms]", "calls"):
+    for column in ("median, ms", "p99, ms", "calls"):
         table.add_column(column, justify="right")
     for timing in timings:
         figures = timing.figures()

@@ -134,7 +134,7 @@ def show(folder: Path, figures: Mapping[str, Any], episodes: Sequence[RosEpisode
         table.add_row(row.name, row.value, row.note)
     console = Console()
     console.print(table)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
 def headline(figures: Mapping[str, Any]) -> list[Row]:
