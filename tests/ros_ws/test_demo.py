@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jepa_arm_bringup.demo import even_frames
+from jepa_arm_bringup.evaluate import ros_figures
+from jepa_arm_ros.episode_client import RosEpisode
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
@@ -177,3 +181,32 @@ def test_eval_over_ros_refuses_the_pilot_that_sees_the_truth(start):
     run = start("eval", "--ros", "--task", "push", "--episodes", 1, "--planner", "scripted")
     assert run.end() == 2
     assert "jepa-arm: error:" in run.lines[-1] and "without --ros" in run.lines[-1]
+
+
+def test_the_figures_of_the_graph_are_taken_over_all_episodes():
+    first, second = an_episode(elapsed_s=4.0), an_episode(elapsed_s=6.0)
+    first.frames_sent, first.frames_encoded, first.commands = 120, 118, 60
+    second.frames_sent, second.frames_encoded, second.commands = 180, 180, 85
+    first.frame_to_command_ms, second.frame_to_command_ms = [10.0] * 50, [30.0] * 50 + [90.0]
+    figures = ros_figures([first, second])
+    assert (figures["frame_to_command_ms_p50"], figures["frame_to_command_ms_p99"]) == (30.0, 30.0)
+    assert (figures["camera_hz"], figures["command_hz"]) == (30.0, 14.5)
+    assert (figures["frames_sent"], figures["frames_dropped"]) == (300, 2)
+
+
+def test_without_a_command_there_is_no_latency_rather_than_a_good_one():
+    figures = ros_figures([an_episode(elapsed_s=4.0)])
+    assert figures["frame_to_command_ms_p50"] is figures["frame_to_command_ms_p99"] is None
+
+
+def test_pictures_that_came_at_uneven_times_make_a_film_of_even_ones():
+    came = [(0.02, 0), (0.11, 1), (0.45, 2), (0.52, 3)]
+    video = [(time_s, np.full((2, 2, 3), shade, np.uint8)) for time_s, shade in came]
+    film = even_frames(video, until_s=0.7)
+    assert film[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert even_frames([], until_s=1.0).shape == (0, 1, 1, 3)
+
+
+def an_episode(elapsed_s: float) -> RosEpisode:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    return RosEpisode(1, picture, picture, start_distance_m=0.1, budget_s=8.0, elapsed_s=elapsed_s)

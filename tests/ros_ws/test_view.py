@@ -77,6 +77,16 @@ def test_where_nobody_watches_it_prints_one_plain_line_a_second(clock):
         assert words in lines[-1]
 
 
+def test_the_rates_are_those_of_the_last_two_seconds(clock):
+    view, output = make_view(terminal=False)
+    episode = an_episode()
+    with view:
+        for tenth in range(61):
+            clock.now = 100.0 + tenth / 10
+            view.show(grow(episode, min(tenth / 10, 3.0)), Safety())  # after 3 s nothing comes any more
+    assert "camera 0 Hz, latents 0 Hz, commands 0 Hz" in output.getvalue().splitlines()[-1]
+
+
 def test_news_and_outcomes_are_printed_as_they_come(clock):
     view, output = make_view(terminal=False)
     with view:
