@@ -126,9 +126,16 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, capsys, err
     assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("shape"), KeyError("k"), ModuleNotFoundError("x", name="own_typo")]
-)
+class Odd(ValueError):
+    """Declared in the planner, but not in its errors.py."""
+
+    __module__ = "planner.mpc"
+
+
+BUGS = [ValueError("shape"), KeyError("k"), ModuleNotFoundError("x", name="own_typo"), Odd("odd")]
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
 def test_a_bug_is_one_line_that_names_debug_and_exit_code_1(command, capsys, error):
     command(failing(error))
     assert cli.main(["work"]) == 1

@@ -84,6 +84,7 @@ def test_a_package_that_shadows_one_of_our_import_names_is_named(monkeypatch, tm
 
 def test_a_shadow_inside_our_own_virtual_environment_is_noticed(monkeypatch):
     foreign = Path(sys.prefix) / "lib" / "planner" / "__init__.py"
+    monkeypatch.setattr(doctor, "PROJECT", Path(sys.prefix).parent)
     monkeypatch.setattr(doctor, "OUR_MODULES", ("planner",))
     spec = importlib.machinery.ModuleSpec("planner", None, origin=str(foreign))
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: spec)
