@@ -15,6 +15,7 @@ from rclpy.task import Future
 # A service of a killed process is listed until DDS forgets it, and a request that comes too early is lost:
 # so every request is repeated until it is answered.
 ASK_AGAIN_S = 0.3
+LOST_AFTER_S = 2.0
 NEXT_TRANSITION = {
     State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
     State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
@@ -94,8 +95,10 @@ class _Managed:
         if state == State.PRIMARY_STATE_ACTIVE:
             self.phase = "active"
         elif state in NEXT_TRANSITION:
-            # Asked after the transition was requested and still the old state: the request was lost.
-            lost = self._transition is not None and self._asked_at > self._changed_at
+            # Asked well after the transition was requested and still the old state: the request was lost.
+            # Not sooner: a busy node may answer the question first, and rclpy ends a node that is asked for
+            # the same transition twice.
+            lost = self._transition is not None and self._asked_at - self._changed_at > LOST_AFTER_S
             if self._transition is None or lost:
                 request = ChangeState.Request(transition=Transition(id=NEXT_TRANSITION[state]))
                 self._transition = self._change.call_async(request)
