@@ -73,6 +73,13 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for children in found for child in children.read_text().split()]
 
 
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def mapped_by(pid: int) -> set[str]:
     try:
         maps = Path(f"/proc/{pid}/maps").read_text()
@@ -154,6 +161,16 @@ def test_an_interrupted_demo_stops_every_process_and_leaves_nothing_behind(start
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_demo_whose_simulator_dies_ends_with_one_line_that_names_its_log(start, tmp_path):
+    run = start("demo", "--episodes", 5, "--planner", "hold", "--out", tmp_path)
+    run.until("episode 1 of 5")
+    (simulator,) = [pid for pid in run.pids if "sim_node" in command_of(pid)]
+    os.kill(simulator, signal.SIGKILL)
+    assert run.end() == 2, run.printed
+    assert run.lines[-1] == f"jepa-arm: error: sim ended during an episode: see {tmp_path}/logs/sim.log\n"
+    assert [left for left in run.left_behind() if left.startswith("process")] == []
+
+
 def test_the_demo_refuses_a_wrong_request_in_one_line_before_it_starts_anything(start, tmp_path):
     run = start("demo", "--episodes", 0, "--out", tmp_path / "out")
     assert run.end() == 2
@@ -187,11 +204,13 @@ def test_the_figures_of_the_graph_are_taken_over_all_episodes():
     first, second = an_episode(elapsed_s=4.0), an_episode(elapsed_s=6.0)
     first.frames_sent, first.frames_encoded, first.commands = 120, 118, 60
     second.frames_sent, second.frames_encoded, second.commands = 180, 180, 85
+    second.stops = ["command_stale", "command_stale"]
     first.frame_to_command_ms, second.frame_to_command_ms = [10.0] * 50, [30.0] * 50 + [90.0]
     figures = ros_figures([first, second])
     assert (figures["frame_to_command_ms_p50"], figures["frame_to_command_ms_p99"]) == (30.0, 30.0)
     assert (figures["camera_hz"], figures["command_hz"]) == (30.0, 14.5)
     assert (figures["frames_sent"], figures["frames_dropped"]) == (300, 2)
+    assert (figures["episodes_stopped"], figures["stop_reasons"]) == (1, ["command_stale"])
 
 
 def test_without_a_command_there_is_no_latency_rather_than_a_good_one():

@@ -71,10 +71,11 @@ def run_episodes(args: argparse.Namespace, settings: Mapping[str, Any]) -> list[
     from sim.evaluate import episode_seeds
 
     episodes: list[RosEpisode] = []
+    log_dir = fresh(args.out / "logs")
     graph = Graph(
         settings,
         domain_id=args.domain_id,
-        log_dir=fresh(args.out / "logs"),
+        log_dir=log_dir,
         tell=lambda line: view.tell(line),
     )
     view = View(graph.names, graph.phase, args.episodes)
@@ -82,7 +83,7 @@ def run_episodes(args: argparse.Namespace, settings: Mapping[str, Any]) -> list[
         graph.start()
         import_report()
         graph.wait_ready(READY_TIMEOUT_S)
-        with open_client(graph) as client:
+        with open_client(graph, log_dir) as client:
             for seed in episode_seeds(args):
                 episode = client.run_episode(seed, lambda growing: view.show(growing, client.safety))
                 view.finished(episode)
@@ -128,11 +129,12 @@ def show(folder: Path, figures: Mapping[str, Any], episodes: Sequence[RosEpisode
     title = f"jepa-arm demo: {figures['task']}, {figures['planner']}, bundle {figures['bundle']}"
     rows = headline(figures)
     report = folder / "report.html"
-    write_report(report, title, rows, [record(episode) for episode in episodes])
+    console = Console()
+    with console.status("writing the report"):
+        write_report(report, title, rows, [record(episode) for episode in episodes])
     table = Table("figure", "value", "", title=title)
     for row in rows:
         table.add_row(row.name, row.value, row.note)
-    console = Console()
     console.print(table)
     console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
@@ -143,7 +145,7 @@ def headline(figures: Mapping[str, Any]) -> list[Row]:
     def rate(name: str, interval: str) -> tuple[str, str]:
         value, count = figures[name], figures["episodes"]
         low, high = (figures[f"{interval}_{end}"] for end in ("low", "high"))
-        return f"{round(value * count)} of {count} ({value:.0%})", f"95 % interval {low:.0%} to {high:.0%}"
+        return f"{round(value * count)} of {count} ({value:.0%})", f"95% interval {low:.0%} to {high:.0%}"
 
     def quantiles(name: str) -> str:
         median, p99 = figures[f"{name}_p50"], figures[f"{name}_p99"]
@@ -158,6 +160,11 @@ def headline(figures: Mapping[str, Any]) -> list[Row]:
         Row("camera", f"{figures['camera_hz']:.1f} Hz"),
         Row("commands", f"{figures['command_hz']:.1f} Hz"),
         Row("frames dropped", f"{figures['frames_dropped']} of {figures['frames_sent']}"),
+        Row(
+            "safety stops",
+            f"in {figures['episodes_stopped']} of {figures['episodes']} episodes",
+            ", ".join(figures["stop_reasons"]),
+        ),
         Row("whole run", f"{figures['total_s']:.0f} s", figures["machine"]),
     ]
 

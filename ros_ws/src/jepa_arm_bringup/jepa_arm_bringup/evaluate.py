@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with stop_signals(), Graph(settings, log_dir=fresh(LOG_DIR)) as graph:
         graph.start()
         graph.wait_ready(READY_TIMEOUT_S)
-        with open_client(graph) as client:
+        with open_client(graph, LOG_DIR) as client:
             done = show_progress(results(client), args.episodes)
     report(args, done, ros_figures(episodes))
     return 0
@@ -74,7 +74,7 @@ def fresh(log_dir: Path) -> Path:
 
 
 @contextmanager
-def open_client(graph: Graph) -> Iterator[EpisodeClient]:
+def open_client(graph: Graph, log_dir: Path) -> Iterator[EpisodeClient]:
     """Whoever runs episodes through `graph`; says which process ended if that is why one could not be run."""
     from jepa_arm_ros.episode_client import EpisodeClient
     from jepa_arm_ros.errors import EpisodeError
@@ -84,7 +84,7 @@ def open_client(graph: Graph) -> Iterator[EpisodeClient]:
             yield client
         except EpisodeError as error:
             if ended := graph.ended():
-                raise GraphError(f"process {ended} ended during an episode; its log says why") from error
+                raise GraphError(f"{ended} ended during an episode: see {log_dir / ended}.log") from error
             raise
 
 
@@ -103,7 +103,7 @@ def episode_result(episode: RosEpisode) -> EpisodeResult:
 
 
 def ros_figures(episodes: Sequence[RosEpisode]) -> dict[str, Any]:
-    """What only the real graph can tell: latency from picture to motor, rates, frames that were lost."""
+    """What only the real graph can tell: latency from picture to motor, rates, lost frames, safety stops."""
     seconds = sum(episode.elapsed_s for episode in episodes)
     median, p99 = _quantiles(ms for episode in episodes for ms in episode.frame_to_command_ms)
     return {
@@ -113,6 +113,8 @@ def ros_figures(episodes: Sequence[RosEpisode]) -> dict[str, Any]:
         "command_hz": sum(episode.commands for episode in episodes) / seconds,
         "frames_sent": sum(episode.frames_sent for episode in episodes),
         "frames_dropped": sum(episode.frames_dropped for episode in episodes),
+        "episodes_stopped": sum(bool(episode.stops) for episode in episodes),
+        "stop_reasons": sorted({reason for episode in episodes for reason in episode.stops}),
         "seconds": seconds,
     }
 
