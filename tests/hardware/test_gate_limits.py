@@ -100,8 +100,7 @@ class Scene:
         self.now_s = 0.0
         self.silent = False
         self.measured = start
-        self.bump = np.zeros(JOINTS)
-        self.gate.observe(self.state, self.now_s)
+        self.observe()
         self.q, self.v = start, np.zeros(JOINTS)
         self.beyond = self.beyond_limits(start)
         self.outside = self.outside_workspace(start)
@@ -137,8 +136,8 @@ class Scene:
         elif kind == "stop":
             gate.stop(now_s)
         elif gate.status.state is SafetyState.STOPPED and gate.reset(now_s).accepted:
-            # Here, and only here, the setpoints jump: to where the joints are measured.
-            self.q, self.v = self.measured, np.zeros(JOINTS)
+            # Here, and only here, the setpoints jump: to where the gate last saw the joints.
+            self.q, self.v = self.observed, np.zeros(JOINTS)
             self.beyond, self.outside = self.beyond_limits(self.q), self.outside_workspace(self.q)
 
     def tick(self, elapsed_s: float) -> None:
@@ -148,7 +147,11 @@ class Scene:
         self.q, self.v = setpoint.positions, setpoint.velocities
         self.measured = self.measured + 0.6 * (self.q - self.measured)
         if not self.silent:
-            self.gate.observe(self.state, self.now_s)
+            self.observe()
+
+    def observe(self) -> None:
+        self.observed = self.measured
+        self.gate.observe(self.state, self.now_s)
 
     def check(self, setpoint: JointCommand, elapsed_s: float) -> None:
         q, v, dt = setpoint.positions, setpoint.velocities, setpoint.duration_s
