@@ -254,6 +254,7 @@ def run_steps(steps: Sequence[Step], stamps: Path, log_path: Path, root: Path = 
         if stamp_of(step, stamps) == key:
             print("unchanged")
             continue
+        forget_stamp(step, stamps)  # should the files change back after half a run, it is still half a run
         step_started = time.monotonic()
         try:
             with open(log_path, "a", buffering=1) as log:
@@ -287,9 +288,13 @@ def step_keys(steps: Sequence[Step], root: Path) -> list[str]:
     return keys
 
 
+def stamp_path(step: Step, stamps: Path) -> Path:
+    return stamps / step.name.replace(" ", "-")
+
+
 def stamp_of(step: Step, stamps: Path) -> str:
     try:
-        return (stamps / step.name.replace(" ", "-")).read_text()
+        return stamp_path(step, stamps).read_text()
     except OSError:
         return ""
 
@@ -298,7 +303,11 @@ def write_stamp(step: Step, stamps: Path, key: str) -> None:
     stamps.mkdir(parents=True, exist_ok=True)
     unfinished = stamps / ".unfinished"
     unfinished.write_text(key)
-    unfinished.replace(stamps / step.name.replace(" ", "-"))
+    unfinished.replace(stamp_path(step, stamps))
+
+
+def forget_stamp(step: Step, stamps: Path) -> None:
+    stamp_path(step, stamps).unlink(missing_ok=True)
 
 
 def show_failure(step: Step, error: Exception, log_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_a_set_up_that_was_cut_short_goes_on_at_the_step_that_did_not_finish(set
     assert setup.ran == ["second", "third"]
 
 
+def test_a_step_that_was_cut_short_runs_again_even_if_its_files_changed_back(setup):
+    setup.run()
+    setup.source.write_text("two")
+    setup.interrupted = "second"
+    setup.run()
+    setup.source.write_text("one")
+    setup.interrupted = ""
+    setup.run()
+    assert setup.ran[0] == "second"
+
+
 def test_a_failure_shows_the_end_of_the_log_and_what_to_do(setup, capsys):
     setup.broken = "third"
     setup.run()
