@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
     latent_dim: int = Field(default=64, ge=2)
     block: int = Field(default=2, ge=1, description="actions of 0.1 s in one step of the world model")
     window: int = Field(default=7, description="model steps in a training window")
-    horizon: int = Field(default=3, ge=1, description="open-loop steps in the loss")
+    horizon: int = Field(default=3, ge=1, validate_default=True, description="open-loop steps in the loss")
     batch: int = Field(default=96, ge=2, description="windows a step")
     steps: int = Field(default=3500, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)

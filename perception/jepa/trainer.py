@@ -240,7 +240,9 @@ class _Report:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, TextColumn("{task.fields[terms]}"))
         self.task = self.bar.add_task(phase, total=total, completed=done, terms="")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=done)
+        # A folder each: beginning a phase at step 0 in the folder of another would purge the other's curves.
+        folder = out / "tensorboard" / phase.replace(" ", "_")
+        self.board = SummaryWriter(str(folder), purge_step=done + 1)
         self.smooth: dict[str, float] = {}
 
     def __enter__(self) -> _Report:

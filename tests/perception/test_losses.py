@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.jepa.losses import sigreg, steps_to_go_loss, straightening
+from perception.jepa.model import ELSEWHERE, ELSEWHERE_STEPS, MAX_STEPS, Energy
+
+seeds = st.integers(0, 2**31 - 1)
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def measure(latents: torch.Tensor) -> float:
+    return sigreg(latents, torch.Generator().manual_seed(1)).item()
+
+
+@given(seeds)
+@settings(deadline=None, max_examples=6)
+def test_sigreg_is_small_for_a_standard_normal_and_large_for_anything_else(seed: int) -> None:
+    latents = normal(seed, 512, 16)
+    assert measure(latents) < 2.0
+    one_dead = latents * (torch.arange(16) > 3)
+    shifted, wide, narrow = latents + 1.0, latents * 2.0, latents * 0.3
+    two_lumps = latents.sign()
+    collapsed, on_a_line = torch.zeros(512, 16), latents[:, :1].expand(-1, 16)
+    for other in (collapsed, on_a_line, shifted, wide, narrow):
+        assert measure(other) > 20.0
+    for other in (one_dead, two_lumps[:, :1]):
+        assert measure(other) > 5.0
+
+
+def test_sigreg_pulls_a_collapsed_batch_apart() -> None:
+    latents = (normal(0, 256, 8) * 0.05).requires_grad_()
+    sigreg(latents, torch.Generator().manual_seed(1)).backward()
+    assert latents.grad is not None
+    spread = (latents - 10 * latents.grad).std()
+    assert spread > 1.5 * latents.std()
+
+
+@given(seeds, st.integers(3, 9))
+@settings(deadline=None, max_examples=30)
+def test_straightening_is_zero_for_straight_lines_at_any_speed(seed: int, length: int) -> None:
+    start, direction = normal(seed, 4, 1, 8), normal(seed + 1, 4, 1, 8)
+    speeds = torch.rand(4, length, 1, generator=torch.Generator().manual_seed(seed)) + 0.1
+    assert straightening(start + direction * speeds.cumsum(1)).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_straightening_is_one_for_right_angles_and_two_for_turning_back() -> None:
+    corner = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
+    assert straightening(corner).item() == pytest.approx(1.0, abs=1e-4)
+    there_and_back = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]])
+    assert straightening(there_and_back).item() == pytest.approx(2.0, abs=1e-4)
+
+
+def test_straightening_of_latents_that_stand_still_is_finite() -> None:
+    latents = torch.zeros(2, 5, 8, requires_grad=True)
+    straightening(latents).backward()
+    assert latents.grad is not None and torch.isfinite(latents.grad).all()
+
+
+def test_the_energy_s_loss_is_least_for_the_true_number_of_steps() -> None:
+    steps = torch.arange(MAX_STEPS + 2)
+    sure = torch.nn.functional.one_hot(steps, MAX_STEPS + 2) * 20.0
+    assert steps_to_go_loss(sure, steps) < 1e-3 < 5.0 < steps_to_go_loss(sure.roll(1, 0), steps)
+
+
+def test_steps_to_go_is_the_mean_of_the_classes_with_elsewhere_beyond_them_all() -> None:
+    energy = Energy(latent_dim=4)
+    for index, expected in ((0, 0.0), (7, 7.0), (MAX_STEPS, MAX_STEPS), (ELSEWHERE, ELSEWHERE_STEPS)):
+        last = energy.layers[-1]
+        torch.nn.init.zeros_(last.weight)
+        last.bias.data = torch.nn.functional.one_hot(torch.tensor(index), MAX_STEPS + 2) * 60.0
+        assert energy.steps_to_go(torch.zeros(1, 4), torch.ones(1, 4)).item() == pytest.approx(expected)
+    assert ELSEWHERE_STEPS > MAX_STEPS

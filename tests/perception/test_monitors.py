@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from perception.dataset import DatasetInfo, Episodes
+from perception.jepa.monitors import (
+    OPEN_LOOP_STEPS,
+    Health,
+    effective_rank,
+    encode_all,
+    read_health,
+    surprise_quantiles,
+)
+from perception.jepa.windows import Normaliser, Windows
+
+BLOCK = 2
+
+
+class Constant(nn.Module):
+    """The collapsed encoder: every picture means the same."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.full((len(image), 8), 0.7)
+
+
+class Thumbnail(nn.Module):
+    """Sees where things are: 8×8 grey levels, as wide as a latent."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        grey = image.float().mean(3) / 40.0
+        return nn.functional.avg_pool2d(grey, image.shape[1] // 8).flatten(1)
+
+
+class StandsStill(nn.Module):
+    """Predicts that nothing changes."""
+
+    def forward(
+        self, latent: Tensor, previous: Tensor, tool: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return latent, tool
+
+
+@pytest.fixture(scope="module")
+def held_out(tiny_dataset: Any) -> tuple[DatasetInfo, Episodes]:
+    from perception.dataset import load_dataset
+
+    return load_dataset(tiny_dataset)
+
+
+def read(encoder: nn.Module, held_out: tuple[DatasetInfo, Episodes]) -> Health:
+    info, episodes = held_out
+    windows = Windows(info, episodes, BLOCK, OPEN_LOOP_STEPS + 2, Normaliser.fit(episodes.tool))
+    return read_health(encoder, StandsStill(), windows, episodes)  # type: ignore[arg-type]
+
+
+def test_a_collapsed_encoder_shows_in_spread_and_rank_and_probe(
+    held_out: tuple[DatasetInfo, Episodes],
+) -> None:
+    collapsed, sighted = read(Constant(), held_out), read(Thumbnail(), held_out)
+    assert collapsed.std == pytest.approx(0.0, abs=1e-5)
+    assert collapsed.effective_rank == pytest.approx(1.0, abs=0.01)
+    assert sighted.std > 0.05
+    assert sighted.effective_rank > 8
+    assert sighted.tool_probe_cm < collapsed.tool_probe_cm / 2
+
+
+def test_a_predictor_that_stands_still_scores_one(held_out: tuple[DatasetInfo, Episodes]) -> None:
+    health = read(Thumbnail(), held_out)
+    assert health.open_loop_normalised == pytest.approx(1.0, rel=1e-5)
+    assert health.one_step_error < health.open_loop_error
+
+
+def test_there_is_no_object_probe_without_an_object(held_out: tuple[DatasetInfo, Episodes]) -> None:
+    info, episodes = held_out
+    nothing = np.full_like(episodes.object, np.nan)
+    health = read(Thumbnail(), (info, Episodes(episodes.frames, episodes.actions, episodes.tool, nothing)))
+    assert health.object_probe_cm is None
+    assert "object_probe_cm" not in health.as_dict()
+    assert "object_probe_cm" in read(Thumbnail(), held_out).as_dict()
+
+
+def test_surprise_is_the_one_step_error_in_quantiles(held_out: tuple[DatasetInfo, Episodes]) -> None:
+    info, episodes = held_out
+    windows = Windows(info, episodes, BLOCK, 3, Normaliser.fit(episodes.tool))
+    quantiles = surprise_quantiles(Thumbnail(), StandsStill(), windows)  # type: ignore[arg-type]
+    latents = encode_all(Thumbnail(), episodes.frames)  # type: ignore[arg-type]
+    changes = ((latents[:, BLOCK:] - latents[:, :-BLOCK]) ** 2).mean(2)
+    assert 0 < quantiles["p50"] < quantiles["p90"] < quantiles["p99"] <= changes.max()
+    assert quantiles["p50"] == pytest.approx(np.median(changes), rel=0.5)
+
+
+def test_encoding_in_batches_changes_nothing() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 200, 8, 8, 3), dtype=np.uint8)
+    latents = encode_all(Thumbnail(), frames)  # type: ignore[arg-type]
+    assert latents.shape == (3, 200, 64)
+    np.testing.assert_array_equal(latents[2, 7], Thumbnail()(torch.from_numpy(frames[2, 7][None])).numpy()[0])
+
+
+@given(st.integers(1, 8), st.floats(0.01, 100.0), st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_the_effective_rank_of_k_equal_directions_is_k(rank: int, scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = rng.standard_normal((64, rank))
+    columns = np.linalg.qr(columns - columns.mean(0))[0]
+    turned = columns @ np.linalg.qr(rng.standard_normal((12, 12)))[0][:rank]
+    latents = scale * (turned + 0.1)
+    assert effective_rank(latents.astype(np.float32)) == pytest.approx(rank, rel=0.01)
+
+
+def test_the_effective_rank_of_unequal_directions_lies_between() -> None:
+    latents = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32)
+    assert 1.9 < effective_rank(latents) <= 2.0
+    assert 1.0 < effective_rank(latents * np.float32([1.0, 0.1])) < 1.5

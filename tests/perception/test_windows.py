@@ -1,0 +1,131 @@
+"""Frames, tool and latents here say which episode and step they are of, so that a slip by one shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.dataset import DatasetInfo, Episodes
+from perception.jepa.model import ELSEWHERE, MAX_STEPS
+from perception.jepa.windows import GoalPairs, Normaliser, Windows
+
+EPISODES, STEPS, LIMIT_M = 6, 45, 0.02
+steps = st.integers(0, 10_000)
+seeds = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module")
+def info(make_dataset, tmp_path_factory) -> DatasetInfo:
+    return make_dataset(
+        tmp_path_factory.mktemp("numbered"), numbered_episodes(), episodes=EPISODES, steps=STEPS, image_size=4
+    )
+
+
+def numbered_episodes() -> Episodes:
+    episode, at = np.meshgrid(np.arange(EPISODES), np.arange(STEPS + 1), indexing="ij")
+    stamp = np.stack([episode, at, np.zeros_like(at)], 2)
+    frames = np.broadcast_to(stamp[:, :, None, None], (EPISODES, STEPS + 1, 4, 4, 3)).astype(np.uint8)
+    return Episodes(
+        frames,
+        (stamp[:, :-1, :2] * LIMIT_M).astype(np.float32),
+        stamp.astype(np.float32),
+        stamp.astype(np.float32),
+    )
+
+
+IDENTITY = Normaliser(np.zeros(3, np.float32), np.ones(3, np.float32))
+
+
+@given(seeds, steps, st.integers(1, 4), st.integers(2, 10))
+@settings(deadline=None, max_examples=60)
+def test_frames_tool_and_actions_of_a_window_line_up(
+    info: DatasetInfo, seed: int, step: int, block: int, length: int
+) -> None:
+    windows = Windows(info, numbered_episodes(), block, length, IDENTITY)
+    frames, tool, actions = (part.numpy() for part in windows.sample(seed, step, batch=7))
+    assert frames.shape == (7, length, 4, 4, 3) and tool.shape == (7, length, 3)
+    assert actions.shape == (7, length - 1, block * 2)
+    shown = frames[:, :, 0, 0].astype(int)
+    np.testing.assert_array_equal(tool, shown)
+    for window, taken in zip(shown, actions.reshape(7, -1, 2)):
+        episode, start = window[0, :2]
+        np.testing.assert_array_equal(window[:, 0], episode)
+        np.testing.assert_array_equal(window[:, 1], start + block * np.arange(length))
+        np.testing.assert_allclose(taken[:, 0], episode, atol=1e-5)
+        np.testing.assert_allclose(taken[:, 1], start + np.arange(block * (length - 1)), rtol=1e-5)
+
+
+def test_windows_begin_anywhere_from_the_first_step_to_the_last_that_fits(info: DatasetInfo) -> None:
+    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    frames, _, _ = windows.sample(0, 0, batch=4000)
+    starts = frames[:, 0, 0, 0, 1].numpy()
+    assert set(starts) == set(range(STEPS - 12 + 1))
+    assert frames[:, -1, 0, 0, 1].max() == STEPS
+    assert set(frames[:, 0, 0, 0, 0].numpy()) == set(range(EPISODES))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(info: DatasetInfo) -> None:
+    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    first = windows.sample(5, 17, 16)[0].clone()
+    windows.sample(5, 18, 16)
+    again = Windows(info, numbered_episodes(), 2, 7, IDENTITY).sample(5, 17, 16)[0]
+    assert first.equal(again)
+    assert not first.equal(windows.sample(5, 18, 16)[0])
+    assert not first.equal(windows.sample(6, 17, 16)[0])
+
+
+def pairs(info: DatasetInfo, block: int) -> GoalPairs:
+    """Latents are (episode, step)."""
+    episodes = numbered_episodes()
+    return GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, block)
+
+
+@given(seeds, steps, st.integers(1, 2))
+@settings(deadline=None, max_examples=60)
+def test_the_proposal_learns_the_actions_that_led_to_its_goal(
+    info: DatasetInfo, seed: int, step: int, block: int
+) -> None:
+    now, goal, left, actions = (part.numpy() for part in pairs(info, block).proposal_batch(seed, step, 64))
+    assert left.shape == (64, 1) and actions.shape == (64, block * 2)
+    assert 1 <= left.min() and left.max() <= MAX_STEPS
+    np.testing.assert_array_equal(goal[:, 0], now[:, 0])
+    np.testing.assert_array_equal(goal[:, 1], now[:, 1] + block * left[:, 0])
+    for i, taken in enumerate(actions.reshape(64, block, 2).swapaxes(0, 1)):
+        np.testing.assert_allclose(taken[:, 0], now[:, 0], atol=1e-5)
+        np.testing.assert_allclose(taken[:, 1], now[:, 1] + i, rtol=1e-5)
+
+
+@given(seeds, steps, st.integers(1, 2))
+@settings(deadline=None, max_examples=60)
+def test_the_energy_learns_how_many_steps_away_its_goal_is(
+    info: DatasetInfo, seed: int, step: int, block: int
+) -> None:
+    now, goal, label = (part.numpy() for part in pairs(info, block).energy_batch(seed, step, 256))
+    assert label.dtype == np.int64
+    here = label != ELSEWHERE
+    assert 0 <= label[here].min() and label[here].max() <= MAX_STEPS
+    np.testing.assert_array_equal(goal[here, 0], now[here, 0])
+    np.testing.assert_array_equal(goal[here, 1], now[here, 1] + block * label[here])
+
+
+def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
+    now, goal, label = (part.numpy() for part in pairs(info, 2).energy_batch(0, 0, 20_000))
+    elsewhere = label == ELSEWHERE
+    assert elsewhere.mean() == pytest.approx(GoalPairs.ELSEWHERE_SHARE, abs=0.01)
+    assert (goal[elsewhere, 0] != now[elsewhere, 0]).mean() == pytest.approx(1 - 1 / EPISODES, abs=0.03)
+    assert set(goal[elsewhere, 1]) == set(range(STEPS + 1))
+    shares = np.bincount(label[~elsewhere], minlength=MAX_STEPS + 1) / (~elsewhere).sum()
+    np.testing.assert_allclose(shares, 1 / (MAX_STEPS + 1), atol=0.01)
+
+
+def test_the_normaliser_gives_zero_mean_and_unit_deviation_but_does_not_blow_up_a_still_axis() -> None:
+    tool = (
+        np.random.default_rng(0).normal([0.5, 0.0, 0.025], [0.1, 0.2, 1e-5], (20, 50, 3)).astype(np.float32)
+    )
+    normalised = Normaliser.fit(tool)(tool)
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised.mean((0, 1)), 0.0, atol=1e-3)
+    np.testing.assert_allclose(normalised[..., :2].std((0, 1)), 1.0, atol=1e-3)
+    assert normalised[..., 2].std() < 0.01

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.errors import PlannerError
+from planner.mpc import REACHED_HOLD_NS, Decision, RecedingHorizon
+
+MS = 1_000_000
+START = 5_000 * MS
+STEP_MS = 200
+TOOL = (0.5, 0.0, 0.1)
+GOAL = (10.0, 0.0)
+FAR, NEAR = (0.0, 0.0), (10.0, 0.5)
+
+
+@pytest.fixture
+def loop(toy_bundle: Any, scripted_planner: Any) -> RecedingHorizon:
+    horizon = RecedingHorizon(toy_bundle, scripted_planner)
+    horizon.begin(GOAL)
+    return horizon
+
+
+def stamps(rate_hz: int, seconds: float) -> list[int]:
+    return [START + round(i * 1e9 / rate_hz) for i in range(round(seconds * rate_hz) + 1)]
+
+
+def run(loop: RecedingHorizon, latent: Any, from_ms: int, to_ms: int) -> Decision | None:
+    """Frames at 10 Hz, all with the same latent, and a decision after each; the last decision."""
+    decision = None
+    for ms in range(from_ms, to_ms + 1, 100):
+        loop.observe(latent, TOOL, START + ms * MS)
+        decision = loop.decide()
+    return decision
+
+
+@pytest.mark.parametrize("rate_hz", [10, 15, 30, 60])
+def test_the_first_decision_waits_for_two_latents_one_model_step_apart(
+    loop: RecedingHorizon, scripted_planner: Any, rate_hz: int
+) -> None:
+    decided = []
+    for i, stamp in enumerate(stamps(rate_hz, 1.0)):
+        loop.observe((i, 0.0), TOOL, stamp)
+        decision = loop.decide()
+        if decision is not None:
+            assert decision.stamp_ns == stamp
+            decided.append((i, scripted_planner.seen[-1]))
+    apart = STEP_MS / 1000 * rate_hz
+    assert decided[0][0] == pytest.approx(apart, abs=0.05 * rate_hz)
+    assert len(decided) == rate_hz + 1 - decided[0][0], "every later frame is decided on"
+    for i, observation in decided:
+        assert observation.latent[0] == i
+        assert observation.previous[0] == i - decided[-1][0] + decided[-1][1].previous[0] or i < apart
+        assert i - observation.previous[0] == pytest.approx(apart, abs=0.05 * rate_hz)
+        np.testing.assert_allclose(observation.tool, TOOL)
+
+
+def test_a_lost_frame_is_bridged_at_30_hz(loop: RecedingHorizon) -> None:
+    for i, stamp in enumerate(stamps(30, 1.0)):
+        if i != 24:
+            loop.observe(FAR, TOOL, stamp)
+    assert loop.decide() is not None
+
+
+def test_nothing_is_decided_across_a_gap(loop: RecedingHorizon) -> None:
+    frames = [ms for ms in range(0, 1001, 100) if not 700 <= ms <= 900]
+    decided = []
+    for ms in frames:
+        loop.observe(FAR, TOOL, START + ms * MS)
+        decided.append(loop.decide() is not None)
+    assert dict(zip(frames, decided))[600]
+    assert not decided[-1], "0.2 s before the last frame there is none"
+    assert run(loop, FAR, 1100, 1200) is not None, "and it goes on once there is one again"
+
+
+def test_stale_and_repeated_frames_are_ignored(loop: RecedingHorizon, scripted_planner: Any) -> None:
+    run(loop, FAR, 0, 300)
+    loop.observe((99.0, 99.0), TOOL, START + 300 * MS)
+    loop.observe((99.0, 99.0), TOOL, START + 250 * MS)
+    loop.observe((99.0, 99.0), TOOL, START - 10 * MS)
+    decision = loop.decide()
+    assert decision is not None and decision.stamp_ns == START + 300 * MS
+    np.testing.assert_array_equal(scripted_planner.seen[-1].latent, FAR)
+    np.testing.assert_array_equal(scripted_planner.seen[-1].previous, FAR)
+
+
+@pytest.mark.parametrize(
+    ("latent", "tool"),
+    [
+        ((np.nan, 0.0), TOOL),
+        ((np.inf, 0.0), TOOL),
+        ((0.0, 0.0, 0.0), TOOL),
+        ((), TOOL),
+        (FAR, (0.5, np.nan, 0.1)),
+        (FAR, (0.5, 0.0)),
+    ],
+)
+def test_broken_latents_and_tools_are_dropped(loop: RecedingHorizon, latent: Any, tool: Any) -> None:
+    run(loop, FAR, 0, 300)
+    loop.observe(latent, tool, START + 400 * MS)
+    decision = loop.decide()
+    assert decision is not None and decision.stamp_ns == START + 300 * MS
+
+
+def test_the_decision_says_what_the_planner_said(loop: RecedingHorizon, scripted_planner: Any) -> None:
+    scripted_planner.action = (0.01, -0.005)
+    decision = run(loop, FAR, 0, 300)
+    assert decision is not None
+    np.testing.assert_allclose(decision.action, (0.01, -0.005))
+    assert (decision.energy, decision.candidates, decision.plan_ms) == (1.5, 3, pytest.approx(2.0))
+    assert decision.steps_to_go == pytest.approx(5.0)
+    assert not decision.reached
+
+
+def test_an_action_beyond_the_limit_is_cut_to_it(loop: RecedingHorizon, scripted_planner: Any) -> None:
+    scripted_planner.action = (0.5, -0.5)
+    decision = run(loop, FAR, 0, 300)
+    assert decision is not None
+    np.testing.assert_allclose(decision.action, (0.02, -0.02))
+
+
+def test_reached_means_held_for_a_second(loop: RecedingHorizon) -> None:
+    run(loop, FAR, 0, 300)
+    for ms in range(400, 400 + REACHED_HOLD_NS // MS, 100):
+        decision = run(loop, NEAR, ms, ms)
+        assert decision is not None and not decision.reached
+    decision = run(loop, NEAR, 1400, 1400)
+    assert decision is not None and decision.reached
+
+
+def test_leaving_the_goal_starts_the_second_again(loop: RecedingHorizon) -> None:
+    run(loop, NEAR, 0, 1000)
+    run(loop, FAR, 1100, 1100)
+    decision = run(loop, NEAR, 1200, 2100)
+    assert decision is not None and not decision.reached
+    decision = run(loop, NEAR, 2200, 2200)
+    assert decision is not None and decision.reached
+
+
+def test_a_new_goal_starts_the_second_again(loop: RecedingHorizon, scripted_planner: Any) -> None:
+    run(loop, NEAR, 0, 1000)
+    loop.begin(GOAL)
+    decision = run(loop, NEAR, 1100, 2000)
+    assert decision is not None and not decision.reached
+    assert len(scripted_planner.goals) == 2
+
+
+def test_surprise_is_unknown_until_two_steps_were_seen_and_a_number_from_then_on(
+    loop: RecedingHorizon,
+) -> None:
+    for ms in range(0, 1001, 100):
+        decision = run(loop, FAR, ms, ms)
+        if decision is not None:
+            assert np.isfinite(decision.surprise) == (ms >= 2 * STEP_MS), ms
+    assert decision is not None
+
+
+def test_a_world_that_does_as_predicted_is_no_surprise(loop: RecedingHorizon, scripted_planner: Any) -> None:
+    """The point moves by the action that was in force over each of the last two action periods."""
+    place, in_force = np.zeros(2), np.zeros(2)
+    for i in range(12):
+        place = place + in_force / 0.02
+        scripted_planner.action = (0.02 * np.cos(i), 0.02 * np.sin(i))
+        loop.observe(place, TOOL, START + i * 100 * MS)
+        decision = loop.decide()
+        if decision is not None:
+            in_force = decision.action
+            assert decision.surprise == pytest.approx(0.0, abs=1e-9) or i < 4
+    assert decision is not None and decision.surprise == pytest.approx(0.0, abs=1e-9)
+
+
+def test_surprise_is_a_multiple_of_its_99_percent_quantile(loop: RecedingHorizon, toy_bundle: Any) -> None:
+    run(loop, (0.0, 0.0), 0, 400)
+    decision = run(loop, (2.0, 2.0), 500, 500)
+    assert decision is not None
+    assert decision.surprise == pytest.approx(4.0 / toy_bundle.info.surprise.p99)
+
+
+def test_nothing_is_decided_without_a_goal(toy_bundle: Any, scripted_planner: Any) -> None:
+    loop = RecedingHorizon(toy_bundle, scripted_planner)
+    assert run(loop, FAR, 0, 500) is None
+    loop.begin(GOAL)
+    assert loop.decide() is not None, "the frames from before the goal count"
+    loop.end()
+    assert loop.decide() is None
+
+
+@pytest.mark.parametrize("goal", [(1.0, 2.0, 3.0), (np.nan, 0.0), ((1.0, 2.0),)])
+def test_a_goal_that_is_no_latent_of_this_bundle_is_refused(loop: RecedingHorizon, goal: Any) -> None:
+    with pytest.raises(PlannerError, match="goal latent must be 2 finite numbers"):
+        loop.begin(goal)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.bundle import Bundle, load_bundle
+from planner.contract import Observation
+from planner.energy import latent_distance, path_energy
+from planner.errors import PlannerError
+from planner.planners import PLANNERS, CemPlanner, Mode1Planner, Mode2Planner, make_planner
+
+PERIOD_NS = 100_000_000
+SEARCHING = ("mode1", "cem", "mode2")
+
+latents = st.tuples(st.floats(-20, 20), st.floats(-20, 20))
+
+
+def observe(latent: Any, stamp_ns: int = 0) -> Observation:
+    now = np.array(latent, np.float32)
+    return Observation(now, now, np.array([0.5, 0.0, 0.1], np.float32), stamp_ns)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return load_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def scene(bundle: Bundle) -> tuple[Observation, np.ndarray]:
+    """Where the untrained bundle sees itself, and a goal."""
+    rng = np.random.default_rng(3)
+    now, before, goal = rng.standard_normal((3, bundle.info.latent_dim)).astype(np.float32)
+    return Observation(now, before, np.array([0.5, 0.1, 0.025], np.float32), 0), goal
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_plans_are_whole_finite_and_within_limits(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    observation, goal = scene
+    planner = make_planner(name, bundle, seed=0)
+    assert planner.name == name
+    planner.begin(goal)
+    plan = planner.plan(observation)
+    steps, dim = plan.actions.shape
+    assert plan.actions.dtype == np.float32
+    assert dim == bundle.action.dim and steps > 0 and steps % bundle.action.block == 0
+    assert np.abs(plan.actions).max() <= bundle.action.limit_m * (1 + 1e-6)
+    assert np.isfinite(plan.energy) and plan.candidates >= 1 and plan.elapsed_s >= 0
+    assert (np.abs(plan.actions).max() > 0) == (name != "hold")
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_the_same_seed_gives_the_same_plans(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    def plans(seed: int) -> np.ndarray:
+        planner = make_planner(name, bundle, seed)
+        planner.begin(scene[1])
+        return np.concatenate([planner.plan(scene[0]).actions for _ in range(3)])
+
+    np.testing.assert_array_equal(plans(5), plans(5))
+    if name in ("random", "cem", "mode2"):
+        assert not np.array_equal(plans(5), plans(6))
+
+
+@pytest.mark.parametrize("name", ("hold", *SEARCHING))
+def test_a_new_goal_forgets_all_about_the_last_one(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    observation, goal = scene
+    fresh, used = make_planner(name, bundle, 0), make_planner(name, bundle, 0)
+    used.begin(-goal)
+    used.plan(observation)
+    for planner in (fresh, used):
+        planner.begin(goal)
+    np.testing.assert_array_equal(used.plan(observation).actions, fresh.plan(observation).actions)
+
+
+@pytest.mark.parametrize("name", ("cem", "mode2"))
+def test_a_plan_s_energy_is_that_of_its_own_imagined_path(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    observation, goal = scene
+    planner: Any = make_planner(name, bundle, 0)
+    planner.begin(goal)
+    plan = planner.plan(observation)
+    energy = latent_distance if name == "cem" else planner.energy
+    assert plan.energy == pytest.approx(energy_of(planner, energy, observation, plan.actions, goal), rel=1e-3)
+
+
+def energy_of(
+    planner: Any, energy: Any, observation: Observation, actions: np.ndarray, goal: np.ndarray
+) -> float:
+    blocks = (actions / planner.action.limit_m).astype(np.float32).reshape(1, planner.horizon, -1)
+    return float(path_energy(energy, planner.world_model.rollout(observation, blocks).latents, goal)[0])
+
+
+def mode2_never_loses_to_its_start(planner: Any, observation: Observation, goal: np.ndarray) -> None:
+    """Not to staying put, nor to the rest of its last plan, nor to Mode-1 in any time of arrival."""
+    model = planner.world_model
+    planner.begin(goal)
+    planner.plan(observation)
+    later = Observation(
+        observation.latent, observation.previous, observation.tool, observation.stamp_ns + PERIOD_NS
+    )
+    stay = np.zeros((planner.horizon * planner.action.block, planner.action.dim), np.float32)
+    rest = planner.warm_start(later.stamp_ns) * planner.action.limit_m
+    plan = planner.plan(later)
+    arrivals = np.linspace(1, model.max_steps, planner.arrivals, dtype=np.float32)
+    reflex = model.rollout_reflex(later, goal, arrivals, planner.horizon)
+    slack = 1e-4 * (1 + abs(plan.energy))
+    assert plan.energy <= energy_of(planner, planner.energy, later, stay, goal) + slack
+    assert plan.energy <= energy_of(planner, planner.energy, later, rest, goal) + slack
+    assert plan.energy <= path_energy(planner.energy, reflex.latents, goal).min() + slack
+
+
+def test_mode2_never_loses_to_its_start(bundle: Bundle, scene: tuple[Observation, np.ndarray]) -> None:
+    mode2_never_loses_to_its_start(make_planner("mode2", bundle, 0), *scene)
+
+
+@given(latents, latents)
+@settings(deadline=None, max_examples=25)
+def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, now: Any, goal: Any) -> None:
+    planner = Mode2Planner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    mode2_never_loses_to_its_start(planner, observe(now), np.array(goal, np.float32))
+
+
+@pytest.mark.parametrize("kind", [Mode1Planner, CemPlanner, Mode2Planner])
+def test_in_the_plane_the_goal_is_reached(toy_bundle: Any, kind: Any) -> None:
+    planner = kind(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    place, goal = np.array([6.0, -3.0], np.float32), np.array([-2.0, 1.0], np.float32)
+    planner.begin(goal)
+    for step in range(20):
+        plan = planner.plan(observe(place, step * PERIOD_NS))
+        place = place + plan.actions[0] / toy_bundle.action.limit_m
+    assert np.abs(place - goal).max() < 0.6
+
+
+@pytest.mark.parametrize("passed", [0, 1, 2, 5])
+def test_a_warm_start_is_the_last_plan_from_now_on(toy_bundle: Any, passed: int) -> None:
+    planner = Mode2Planner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner.begin(np.array([-9.0, 4.0], np.float32))
+    began = 7 * PERIOD_NS
+    last = planner.plan(observe((9.0, 0.0), began)).actions / toy_bundle.action.limit_m
+    rest = planner.warm_start(began + passed * PERIOD_NS).reshape(-1, 2)
+    assert rest.shape == last.shape and np.abs(last).max() > 0
+    np.testing.assert_allclose(rest[: len(last) - passed], last[passed:], rtol=1e-6)
+    np.testing.assert_array_equal(rest[len(last) - passed :], 0.0)
+
+
+def test_a_warm_start_follows_the_clock_not_the_number_of_plans(toy_bundle: Any) -> None:
+    planner = CemPlanner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner.begin(np.array([-9.0, 4.0], np.float32))
+    planner.plan(observe((9.0, 0.0), 0))
+    at_once, after_two_thirds = planner.warm_start(0), planner.warm_start(PERIOD_NS * 2 // 3)
+    np.testing.assert_array_equal(after_two_thirds.reshape(-1, 2)[0], at_once.reshape(-1, 2)[1])
+
+
+def test_there_is_nothing_to_warm_start_from_at_first_or_much_later(toy_bundle: Any) -> None:
+    planner = CemPlanner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner.begin(np.array([-9.0, 4.0], np.float32))
+    assert not planner.warm_start(0).any()
+    planner.plan(observe((9.0, 0.0), 0))
+    assert planner.warm_start(PERIOD_NS).any()
+    assert not planner.warm_start(100 * PERIOD_NS).any()
+    planner.begin(np.array([1.0, 1.0], np.float32))
+    assert not planner.warm_start(PERIOD_NS).any()
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_planning_before_a_goal_is_refused(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    with pytest.raises(PlannerError, match=r"no goal .* begin\(\)"):
+        make_planner(name, bundle).plan(scene[0])
+
+
+def test_a_planner_that_does_not_exist_is_named_with_those_that_do(bundle: Bundle) -> None:
+    with pytest.raises(PlannerError, match="no planner 'mode3'; there are hold, random, mode1, cem, mode2"):
+        make_planner("mode3", bundle)
+
+
+def test_a_path_at_the_goal_costs_nothing_and_a_nearer_one_less() -> None:
+    goal = np.array([1.0, 2.0], np.float32)
+    paths = goal + np.float32([0.0, 0.5, 3.0])[:, None, None] * np.ones((3, 4, 2), np.float32)
+    there, near, far = path_energy(latent_distance, paths, goal)
+    assert there == 0.0 < near < far
