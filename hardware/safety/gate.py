@@ -76,6 +76,7 @@ class SafetyGate:
 
         self._target: Target | None = None  # of the last accepted command, while ACTIVE
         self._arrived = 0.0
+        self._image_age_s = 0.0  # when that command arrived
         self._paused = False
         self._stamp_ns = 0
         self._source = ""
@@ -144,6 +145,7 @@ class SafetyGate:
         if not self._motion.target_is_inside(target.positions, self._q):
             return self._refuse_and_stop(Reason.WORKSPACE, Reason.WORKSPACE.text)
         self._target, self._arrived, self._stamp_ns = target, self._clock, target.stamp_ns
+        self._image_age_s = max(image_age_s, 0.0)
         self._paused = self._image_refused = False
         self._source, self._source_until = source, self._clock + self.config.source_hold_s
         self._state = SafetyState.ACTIVE
@@ -253,6 +255,8 @@ class SafetyGate:
         lifetime = self._target.duration_s
         if self._target.ends_at_rest:
             lifetime += self.config.max_braking_s  # to come to rest on the target rather than just before it
+        else:
+            lifetime = min(lifetime, self.config.max_motion_age_s - self._image_age_s)
         lifetime = min(lifetime, self.config.command_timeout_s)
         return self._clock - self._arrived <= lifetime + CLOCK_ROUNDING_S
 

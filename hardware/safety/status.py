@@ -77,6 +77,9 @@ class GateConfig:
 
     # A command is followed for its duration, and no longer than this after it arrived.
     command_timeout_s: float = 0.085
+    # One that promises a further command is followed no longer than this after its image was taken: when the
+    # camera falls silent the arm rests this + max_braking_s + one tick later, however late was decided.
+    max_motion_age_s: float = 0.125
     # A motion without a follow-up pauses first, and is a fault this long after its last command arrived.
     fault_after_s: float = 0.25
     max_image_age_s: float = 0.15

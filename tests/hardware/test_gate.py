@@ -173,6 +173,13 @@ def test_a_late_command_only_pauses_the_arm(arm):
     assert (arm.gate.status.pauses, arm.gate.status.stops) == (1, 0)
 
 
+@pytest.mark.parametrize("image_age_s", [0.0, 0.03, 0.06, 0.09, 0.12])
+def test_joints_rest_within_200_ms_of_the_last_image_however_late_it_was_decided_on(arm, image_age_s):
+    arm.drive((0.0, 0.02, 0.0), 0.5)
+    assert arm.send(arm.command((0.0, 0.02, 0.0)), image_age_s).accepted
+    assert image_age_s + arm.seconds_until_rest() <= 0.2 + 1e-9
+
+
 def test_a_short_command_is_followed_for_its_duration_only(arm):
     arm.drive(AHEAD, 0.4)
     command = arm.command((0.004, 0.0, 0.0))

@@ -112,10 +112,10 @@ class Operator(EpisodeClient):
         ]
         return (moving[-1] - since_ns) * 1e-9 if moving else 0.0
 
-    def stops_for(self, reason: str) -> bool:
-        """Whether the gate stops, or has stopped, for this reason."""
+    def stops_for(self, *reasons: str) -> bool:
+        """Whether the gate stops, or has stopped, for one of these reasons."""
         return self.spin_until(
-            lambda: self.safety is not None and self.safety.reason == reason, ANSWERS_WITHIN_S
+            lambda: self.safety is not None and self.safety.reason in reasons, ANSWERS_WITHIN_S
         )
 
 
@@ -126,7 +126,7 @@ def now_ns() -> int:
 
 @pytest.fixture(scope="session")
 def bundle() -> Path:
-    return Path(os.environ.get("TEMPORARY_BUNDLE") or ROOT / "models" / "panda-push")
+    return ROOT / "models" / "panda-push"
 
 
 @pytest.fixture(scope="session")
@@ -231,8 +231,7 @@ def up(bundle: Path) -> Iterator[StartUp]:
 
     yield start
     for one in started:
-        one.process.kill()
-        one.process.communicate()
+        one.kill_all()
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_a_cancelled_pursuit_ends_at_rest_without_a_fault(operator: Operator) ->
     status, result = operator.result_of(handle)
     assert status == CANCELED and result.outcome == "canceled" and result.decisions > 0
     assert operator.spin_until(lambda: operator.speed < REST_RAD_S, ANSWERS_WITHIN_S)
-    assert operator.safety is not None and operator.safety.reason == ""
+    assert not operator.spin_until(lambda: operator.safety.reason != "", 0.5), operator.safety.text
 
 
 def test_a_newer_goal_takes_over(operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -142,7 +143,8 @@ def test_the_arm_node_drives_the_arm_and_stops_it_when_setpoints_stop(
     publisher = peer.node.create_publisher(
         JointTrajectory, "joint_trajectory_controller/joint_trajectory", qos.COMMAND
     )
-    environment = {"RECORDING_ARM_LOG": str(log), "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {"RECORDING_ARM_LOG": str(log), "PYTHONPATH": path}
     process = start_node("arm_node", own_domain, environment=environment, arm="recording_arm:RecordingArm")
     assert activate("arm", own_domain) == "active"
     assert peer.spin_until(lambda: len(states) > 0 and publisher.get_subscription_count() > 0)
