@@ -58,11 +58,12 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        episode = self.episode
         self.loop.execute(np.clip(np.asarray(action, np.float64), -1.0, 1.0) * ACTION_LIMIT_M)
         self._steps += 1
-        distance = distance_m(self.task, self.loop, self.episode)
+        distance = distance_m(self.task, self.loop, episode)
         self._success.update(distance, self._steps * DECISION_S)
-        truncated = self._steps >= self.episode.budget_steps
+        truncated = self._steps >= episode.budget_steps
         return self._observe(), -distance, self._success.held, truncated, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
