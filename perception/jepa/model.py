@@ -125,5 +125,9 @@ class Energy(nn.Module):
         return self.layers(torch.cat([latent, goal, goal - latent], dim=1))
 
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
-        """Expected steps to go (N,); `ELSEWHERE_STEPS` stands for what is out of reach."""
-        return functional.softmax(self(latent, goal), dim=1) @ self.steps
+        """Optimistic steps to go (N,): the soft minimum over the classes' steps, weighed by probability.
+
+        Play wanders, so the expected time of its hindsight goals is far above the shortest. The soft minimum,
+        at a temperature of one step, stays near the quickest way that play has shown.
+        """
+        return -torch.logsumexp(functional.log_softmax(self(latent, goal), dim=1) - self.steps, dim=1)
