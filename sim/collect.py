@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         Progress(*columns) as progress,
-        ProcessPoolExecutor(max(1, min(args.workers, len(jobs))), spawn, die_quietly_on_ctrl_c) as pool,
+        ProcessPoolExecutor(max(1, min(args.workers, len(jobs))), spawn, end_with_the_command) as pool,
     ):
         bar = progress.add_task("shards", total=info.shards, completed=info.shards - len(missing))
         try:
@@ -94,6 +95,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def die_quietly_on_ctrl_c() -> None:
-    """For workers: the terminal interrupts them together with the command, which does the talking."""
+def end_with_the_command() -> None:
+    """For workers: end quietly on Ctrl-C, which the command speaks to, and when the command was killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = multiprocessing.parent_process()
+    assert command is not None
+
+    def follow() -> None:
+        command.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,278 @@
+"""`jepa-arm collect`, by its real command, with episodes of 6 steps and shards of 2 episodes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cli
+import sim.collect
+from perception.dataset import load_dataset, read_description, read_shard, shard_path
+
+ROOT = Path(__file__).parents[2]
+STEPS, EPISODES_PER_SHARD = 6, 2
+COMMAND = f"""
+import sys, cli, sim.collect
+sim.collect.STEPS, sim.collect.EPISODES_PER_SHARD = {STEPS}, {EPISODES_PER_SHARD}
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 0) -> list[str]:
+    numbers = {"--episodes": episodes, "--workers": workers, "--seed": seed}
+    return [
+        "collect",
+        "--task",
+        "push",
+        "--out",
+        str(out),
+        *(str(x) for pair in numbers.items() for x in pair),
+    ]
+
+
+@pytest.fixture
+def short_play(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim.collect, "STEPS", STEPS)
+    monkeypatch.setattr(sim.collect, "EPISODES_PER_SHARD", EPISODES_PER_SHARD)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five episodes, collected by one worker, undisturbed. Read it only."""
+    out = tmp_path_factory.mktemp("collected") / "push"
+    subprocess.run([sys.executable, "-c", COMMAND, *options(out)], cwd=ROOT, check=True, timeout=170)
+    return out
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the command in a process group of its own, and sees to it that none is left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(arguments: list[str]) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        command = [sys.executable, "-c", COMMAND, *arguments]
+        started.append(subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.communicate()
+
+
+def wait_until(happened: Callable[[], bool], what: str, within_s: float = 150.0) -> None:
+    deadline, pause = time.monotonic() + within_s, threading.Event()
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        pause.wait(0.01)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def whole_shards(out: Path) -> list[str]:
+    """The names of the shards that are there; every one of them must read well."""
+    info = read_description(out)
+    there = [index for index in range(info.shards) if shard_path(out, index).exists()]
+    for index in there:
+        read_shard(out, index, info)
+    return [shard_path(out, index).name for index in there]
+
+
+def assert_same_bytes(out: Path, other: Path) -> None:
+    names = sorted(path.name for path in other.iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    for name in names:
+        assert (out / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_a_dataset_holds_what_it_says(collected: Path) -> None:
+    info, episodes = load_dataset(collected)
+    assert (info.task, info.robot, info.axes, info.fixed) == ("push", "panda", ("x", "y"), {"z": 0.025})
+    assert len(episodes) == info.episodes == 5
+    assert np.isfinite(episodes.actions).all() and np.isfinite(episodes.tool).all()
+    assert np.abs(episodes.actions).max() <= info.action_limit_m * (1 + 1e-6)
+    np.testing.assert_allclose(episodes.tool[:, 1:, 2], 0.025, atol=0.005)
+    np.testing.assert_allclose(episodes.object[:, :, 2], 0.03, atol=0.01)
+    assert len({episode.tobytes() for episode in episodes.frames[:, 0]}) == 5, "no episode twice"
+
+
+def test_the_tool_moves_as_the_action_recorded_with_it_says(collected: Path) -> None:
+    _, episodes = load_dataset(collected)
+    moved, actions = np.diff(episodes.tool[:, :, :2], axis=1), episodes.actions
+
+    def agreement(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+    assert agreement(moved, actions) > 0.9
+    assert agreement(moved, actions) > agreement(moved[:, 1:], actions[:, :-1])
+
+
+def test_the_number_of_workers_does_not_change_a_byte(
+    collected: Path, tmp_path: Path, short_play: None
+) -> None:
+    assert cli.main(options(tmp_path / "push", workers=2)) == 0
+    assert_same_bytes(tmp_path / "push", collected)
+
+
+def test_killed_in_the_middle_it_leaves_whole_shards_only_and_goes_on_from_them(
+    tmp_path: Path, collected: Path, running: Callable[..., subprocess.Popen[str]], short_play: None
+) -> None:
+    out = tmp_path / "push"
+    process = running(options(out, episodes=12))
+    wait_until(lambda: shard_path(out, 0).exists(), "the first shard")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = whole_shards(out)
+    assert 1 <= len(left) < 6
+    kept = {name: (out / name).stat().st_mtime_ns for name in left}
+    assert cli.main(options(out, episodes=12)) == 0
+    assert len(whole_shards(out)) == 6
+    assert {name: (out / name).stat().st_mtime_ns for name in left} == kept, (
+        "what was there is not made again"
+    )
+    assert not list(out.glob(".*")), "nothing half-written stays"
+    for index in (0, 1):
+        assert shard_path(out, index).read_bytes() == shard_path(collected, index).read_bytes()
+
+
+def test_a_finished_dataset_is_left_as_it_is(
+    collected: Path, short_play: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in collected.iterdir()}
+    assert cli.main(options(collected)) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in collected.iterdir()} == before
+    assert "5 episodes of push (30 actions)" in capsys.readouterr().out
+
+
+def test_workers_end_when_the_command_is_killed(
+    tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running(options(tmp_path / "push", episodes=40))
+    wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
+    workers = workers_of(process)
+    assert len(workers) == 1
+    process.kill()
+    wait_until(lambda: not any(is_running(worker) for worker in workers), "the worker ends")
+
+
+def test_a_worker_that_dies_ends_the_command_with_what_to_do(
+    tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running(options(tmp_path / "push", episodes=40))
+    wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
+    _, said = process.communicate(timeout=150)
+    assert process.returncode == 2
+    assert "a worker died" in said and "are kept" in said and "fewer --workers" in said
+    assert "Traceback" not in said
+    assert whole_shards(tmp_path / "push")
+
+
+def test_ctrl_c_ends_it_at_once_without_a_traceback(
+    tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running(options(tmp_path / "push", episodes=40))
+    wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=150)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert len(whole_shards(tmp_path / "push")) < 20
+
+
+@pytest.fixture
+def dataset(collected: Path, tmp_path: Path) -> Path:
+    """A copy, to damage."""
+    shutil.copytree(collected, tmp_path / "push")
+    return tmp_path / "push"
+
+
+def test_a_damaged_shard_is_named(
+    dataset: Path, short_play: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shard_path(dataset, 1)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert cli.main(options(dataset)) == 2
+    said = capsys.readouterr().err
+    assert f"{path} is damaged" in said and "delete it" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"), [({"seed": 1}, "seed"), ({"episodes": 6}, "episodes")], ids=["seed", "episodes"]
+)
+def test_a_dataset_begun_with_other_options_is_refused(
+    dataset: Path,
+    collected: Path,
+    short_play: None,
+    capsys: pytest.CaptureFixture[str],
+    change: dict,
+    key: str,
+) -> None:
+    assert cli.main(options(dataset, **change)) == 2
+    said = capsys.readouterr().err
+    assert f"dataset.yaml was begun with another {key}: go on with the same options" in said
+    assert_same_bytes(dataset, collected)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"episodes": 0}, "--episodes 0: ask for"), ({"seed": -1}, "--seed -1: seeds are not")],
+)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, short_play: None, capsys: pytest.CaptureFixture[str], change: dict, says: str
+) -> None:
+    assert cli.main(options(tmp_path / "push", **change)) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "push").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 300 kB, room for one shard of 170 kB and not for two."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk; tests/perception/test_dataset.py fakes a full one")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_it_with_what_to_do_and_loses_nothing(
+    small_disk: Path, collected: Path, short_play: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "push"
+    assert cli.main(options(out)) == 2
+    said = capsys.readouterr().err
+    assert "cannot write" in said and "No space left on device" in said and "same command again" in said
+    assert "Traceback" not in said
+    assert whole_shards(out)
+    assert not list(out.glob(".*"))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert cli.main(options(out)) == 0
+    assert_same_bytes(out, collected)
