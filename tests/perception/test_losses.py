@@ -69,11 +69,22 @@ def test_the_energy_s_loss_is_least_for_the_true_number_of_steps() -> None:
     assert steps_to_go_loss(sure, steps) < 1e-3 < 5.0 < steps_to_go_loss(sure.roll(1, 0), steps)
 
 
-def test_steps_to_go_is_the_mean_of_the_classes_with_elsewhere_beyond_them_all() -> None:
+def steps_to_go(*classes: int) -> float:
+    """What the energy makes of its classes if these are equally likely and all others out of the question."""
     energy = Energy(latent_dim=4)
+    last = energy.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.full((MAX_STEPS + 2,), -60.0)
+    last.bias.data[list(classes)] = 0.0
+    return energy.steps_to_go(torch.zeros(1, 4), torch.ones(1, 4)).item()
+
+
+def test_steps_to_go_are_those_of_the_only_likely_class_with_elsewhere_beyond_them_all() -> None:
     for index, expected in ((0, 0.0), (7, 7.0), (MAX_STEPS, MAX_STEPS), (ELSEWHERE, ELSEWHERE_STEPS)):
-        last = energy.layers[-1]
-        torch.nn.init.zeros_(last.weight)
-        last.bias.data = torch.nn.functional.one_hot(torch.tensor(index), MAX_STEPS + 2) * 60.0
-        assert energy.steps_to_go(torch.zeros(1, 4), torch.ones(1, 4)).item() == pytest.approx(expected)
+        assert steps_to_go(index) == pytest.approx(expected, abs=1e-3)
     assert ELSEWHERE_STEPS > MAX_STEPS
+
+
+def test_steps_to_go_are_optimistic_where_several_classes_are_likely() -> None:
+    for near, far in ((0, 9), (3, 15), (5, ELSEWHERE)):
+        assert near < steps_to_go(near, far) < near + 1.0

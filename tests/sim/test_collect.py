@@ -71,7 +71,9 @@ def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        process.communicate()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def wait_until(happened: Callable[[], bool], what: str, within_s: float = 150.0) -> None:
