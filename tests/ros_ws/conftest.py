@@ -40,6 +40,8 @@ from .up_command import ROOT, StartUp, Up
 
 REST_RAD_S = 0.01
 MOVING_RAD_S = 0.15
+MOVES_WITHIN_S = 3.0
+SCENES = (2, 3, 4, 5, 6)
 ABORTED, CANCELED = GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED
 STARTS_WITHIN_S = 60.0
 ANSWERS_WITHIN_S = 20.0
@@ -87,9 +89,14 @@ class Operator(EpisodeClient):
         return response.status, response.result
 
     def pursue_until_moving(self) -> ClientGoalHandle:
-        handle = self.pursue()
-        self.wait_until_moving()
-        return handle
+        """Pursue a goal until the arm moves: the first of some scenes in which the planner wants to."""
+        for seed in SCENES:
+            handle = self.pursue()
+            self.speeds.clear()
+            if self.spin_until(lambda: self.speed > MOVING_RAD_S, MOVES_WITHIN_S):
+                return handle
+            self.set_scene(seed)
+        raise AssertionError(f"the arm moves in none of the scenes {SCENES}")
 
     def wait_until_moving(self) -> None:
         self.speeds.clear()

@@ -90,8 +90,8 @@ def test_a_second_commander_of_the_same_name_stops_the_arm(operator: Operator) -
 
 def test_a_second_graph_in_the_same_domain_is_refused(running_graph: Graph, up: StartUp) -> None:
     one = up("--domain-id", str(running_graph.domain_id))
-    output = one.process.communicate(timeout=STARTS_WITHIN_S)[0]
-    assert one.process.returncode == 2
+    assert one.wait_for_end(STARTS_WITHIN_S) == 2
+    output = one.output
     assert f"ROS domain {running_graph.domain_id} is busy" in output
     assert "pass another --domain-id" in output and "Traceback" not in output
 

@@ -70,8 +70,8 @@ def test_a_domain_that_does_not_exist_is_refused(number: str) -> None:
 
 def test_a_wrong_bundle_is_refused_before_anything_starts(up: StartUp, tmp_path: Path) -> None:
     one = up("--bundle", str(tmp_path))
-    output = one.process.communicate(timeout=STARTS_WITHIN_S)[0]
-    assert one.process.returncode == 2
+    assert one.wait_for_end(STARTS_WITHIN_S) == 2
+    output = one.output
     assert len(output.strip().splitlines()) == 1 and str(tmp_path) in output
 
 
@@ -80,8 +80,7 @@ def test_a_graph_whose_simulator_dies_stops_and_says_so(up: StartUp) -> None:
     one.wait_for("ready", STARTS_WITHIN_S)
     os.kill(process_named("sim_node", one.domain_id), signal.SIGKILL)
     one.wait_for("sim: killed by SIGKILL; it is not started again", STOPS_WITHIN_S)
-    one.output += one.process.communicate(timeout=STOPS_WITHIN_S)[0]
-    assert one.process.returncode == 2
+    assert one.wait_for_end(STOPS_WITHIN_S) == 2
     assert nodes_in(one.domain_id) == []
 
 

@@ -75,15 +75,17 @@ def test_the_encoder_drops_old_frames_and_counts_them(
     publisher = peer.node.create_publisher(Image, "camera/image_raw", qos.CAMERA_INFO)
     start_node("encoder_node", own_domain, bundle=str(bundle))
     assert activate("encoder", own_domain) == "active"
-    assert peer.spin_until(lambda: publisher.get_subscription_count() > 0)
 
-    picture = np.zeros((128, 128, 3), np.uint8)
-    publisher.publish(image_message(Frame(picture, now_ns() - 500_000_000, "camera")))
-    fresh = image_message(Frame(picture, now_ns(), "camera"))
-    publisher.publish(fresh)
-    assert peer.spin_until(lambda: len(latents) > 0 and counts.get("received") == "2")
-    assert [latent.header for latent in latents] == [fresh.header]
-    assert counts["late"] == "1"
+    def publish(age_ns: int) -> None:
+        publisher.publish(
+            image_message(Frame(np.zeros((128, 128, 3), np.uint8), now_ns() - age_ns, "camera"))
+        )
+
+    # Best effort: what is sent before the encoder listens is lost, so send until it counts.
+    assert peer.spin_until(lambda: publish(500_000_000) or int(counts.get("late", 0)) > 0)
+    assert latents == []
+    late = counts["late"]
+    assert peer.spin_until(lambda: publish(0) or (len(latents) > 0 and counts["received"] > late))
 
 
 def test_a_node_that_is_not_active_publishes_nothing(

@@ -22,7 +22,7 @@ class Up:
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "cli", "up", *arguments]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
         )
         self.output = ""
 
@@ -33,14 +33,18 @@ class Up:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while words not in self.output:
                 assert selector.select(deadline - time.monotonic()), f"no {words!r} in:\n{self.output}"
-                line = self.process.stdout.readline()
-                assert line, f"ended without {words!r}:\n{self.output}"
-                self.output += line
+                read = os.read(self.process.stdout.fileno(), 4096)
+                assert read, f"ended without {words!r}:\n{self.output}"
+                self.output += read.decode()
+
+    def wait_for_end(self, timeout_s: float) -> int:
+        """Exit code."""
+        self.output += self.process.communicate(timeout=timeout_s)[0].decode()
+        return self.process.returncode
 
     def end(self, signal_number: int) -> int:
         self.process.send_signal(signal_number)
-        self.output += self.process.communicate(timeout=STOPS_WITHIN_S)[0]
-        return self.process.returncode
+        return self.wait_for_end(STOPS_WITHIN_S)
 
     def kill_all(self) -> None:
         """For a test that failed: nothing of it goes on."""
