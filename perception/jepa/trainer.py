@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -168,14 +169,19 @@ class Trainer:
         partial = path.with_suffix(".partial")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            torch.save(state, partial)
+            with partial.open("wb") as file:
+                torch.save(state, file)
             os.replace(partial, path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            partial.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:
+            # torch hides a full disk behind a RuntimeError of its own.
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise TrainingError(
-                f"cannot write {path}: {error}; the last checkpoint is kept, free space and run the same "
+                f"cannot write {path}: {reason}; the last checkpoint is kept, free space and run the same "
                 "command again"
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
         for name, found, wanted in (
@@ -251,7 +257,8 @@ class _Report:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
-        self.board.close()
+        with contextlib.suppress(OSError):  # a full disk was reported when it was written to
+            self.board.close()
 
     def __call__(self, step: int, terms: dict[str, float]) -> None:
         for name, value in terms.items():
@@ -260,15 +267,23 @@ class _Report:
             self.task, completed=step, terms="  ".join(f"{k} {v:.4f}" for k, v in self.smooth.items())
         )
         if step % 10 == 0:
-            for name, value in terms.items():
-                self.board.add_scalar(f"{self.phase}/{name}", value, step)
+            self._draw(self.phase, step, terms)
 
     def health(self, step: int, values: dict[str, float]) -> None:
         self.bar.console.print(
             f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in values.items())
         )
-        for name, value in values.items():
-            self.board.add_scalar(f"health/{name}", value, step)
+        self._draw("health", step, values)
+
+    def _draw(self, group: str, step: int, values: dict[str, float]) -> None:
+        try:
+            for name, value in values.items():
+                self.board.add_scalar(f"{group}/{name}", value, step)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.board.log_dir}: {error}; the last checkpoint is kept, free space and "
+                "run the same command again"
+            ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

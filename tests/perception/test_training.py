@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -300,8 +302,8 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_last_checkpoint(
     trainer.save()
     kept = (tmp_path / CHECKPOINT).read_bytes()
 
-    def half(state: Any, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def half(state: Any, file: BinaryIO) -> None:
+        file.write(b"half of it")
         raise error
 
     monkeypatch.setattr(torch, "save", half)
@@ -309,3 +311,49 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_last_checkpoint(
         trainer.save()
     assert (tmp_path / CHECKPOINT).read_bytes() == kept
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+@pytest.fixture
+def disk_with_room_for(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many bytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(size: int) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk; the test above fakes a full one")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_called_one_and_keeps_the_last_checkpoint(
+    tiny_dataset: Path, tiny_run: Path, config: TrainConfig, disk_with_room_for: Callable[[int], Path]
+) -> None:
+    out = disk_with_room_for(int(1.5 * (tiny_run / CHECKPOINT).stat().st_size)) / "run"
+    trainer = Trainer.begin(tiny_dataset, out, config)
+    trainer.save()
+    (out / CHECKPOINT).write_bytes((tiny_run / CHECKPOINT).read_bytes())
+    with pytest.raises(TrainingError, match=r"cannot write .*checkpoint\.pt: .*No space left on device"):
+        Trainer.begin(tiny_dataset, out, config).save()
+    assert read_checkpoint(out / CHECKPOINT)["progress"][:2] == (WORLD_MODEL_STEPS, HEAD_STEPS)
+    assert [path.name for path in out.iterdir()] == [CHECKPOINT]
+
+
+def test_a_disk_too_full_for_the_curves_ends_the_run_with_what_to_do(
+    tiny_dataset: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.raises(
+        TrainingError, match=r"cannot write .*tensorboard/world_model: .*No space .*same command"
+    ):
+        train(tiny_dataset, tmp_path, config)
+    assert (tmp_path / CHECKPOINT).exists()
