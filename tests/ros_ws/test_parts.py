@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import mmap
 from dataclasses import fields
 from pathlib import Path
 
@@ -24,16 +25,20 @@ from .conftest import ROOT
 LAUNCH = ROOT / "ros_ws/src/jepa_arm_bringup/launch"
 
 
-def test_only_segments_that_nobody_holds_are_removed(tmp_path: Path) -> None:
-    names = ["fastrtps_dead", "fastrtps_dead_el", "sem.fastrtps_port7_mutex", "fastrtps_port7"]
-    names += ["fastrtps_port7_el", "fastrtps_alive", "fastrtps_alive_el", "another_programs_el"]
-    for name in names:
-        (tmp_path / name).touch()
-    with (tmp_path / "fastrtps_alive_el").open() as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        assert remove_leaked_segments(tmp_path) == 2
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"fastrtps_alive", "fastrtps_alive_el", "another_programs_el"}
+def test_only_segments_that_nobody_uses_are_removed(tmp_path: Path) -> None:
+    leaked = ["fastrtps_dead", "fastrtps_dead_el", "fastrtps_port7", "fastrtps_port7_el"]
+    leaked += ["sem.fastrtps_port7_mutex", "fastrtps_port9", "sem.fastrtps_port9_mutex"]
+    used = {"fastrtps_locked", "fastrtps_locked_el", "sem.fastrtps_locked_mutex", "fastrtps_mapped"}
+    for name in (*leaked, *used, "another_programs_el"):
+        (tmp_path / name).write_bytes(b"0")
+    with (
+        (tmp_path / "fastrtps_locked_el").open() as locked,
+        (tmp_path / "fastrtps_mapped").open("r+b") as file,
+        mmap.mmap(file.fileno(), 0),
+    ):
+        fcntl.flock(locked, fcntl.LOCK_SH)
+        assert remove_leaked_segments(tmp_path) == 3
+    assert {path.name for path in tmp_path.iterdir()} == used | {"another_programs_el"}
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)

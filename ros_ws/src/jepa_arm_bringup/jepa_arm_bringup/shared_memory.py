@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def remove_leaked_segments(folder: Path = SHARED_MEMORY) -> int:
-    """Remove every Fast DDS segment that no living process holds. Returns how many there were.
+    """Remove every Fast DDS segment that no living process uses. Returns how many there were.
 
-    Each segment or port NAME has a file NAME_el that its users keep locked: whoever can lock it exclusively
-    knows that they are gone.
+    A segment or port NAME comes with a semaphore and with a file NAME_el that its reader keeps locked.
     """
+    mapped = _mapped_files()
     removed = 0
-    for lock_file in folder.glob("fastrtps_*_el"):
-        name = lock_file.name.removesuffix("_el")
-        try:
-            descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue  # gone meanwhile, or another user's
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue  # in use
-        else:
-            for leaked in (folder / name, folder / f"sem.{name}_mutex", lock_file):
-                leaked.unlink(missing_ok=True)
-            removed += 1
-        finally:
-            os.close(descriptor)
+    for name in {_segment_of(path.name) for path in folder.glob("*fastrtps_*")}:
+        if str(folder / name) in mapped or _is_locked(folder / f"{name}_el"):
+            continue
+        for leaked in (folder / name, folder / f"sem.{name}_mutex", folder / f"{name}_el"):
+            with suppress(OSError):  # gone meanwhile, or another user's
+                leaked.unlink()
+        removed += 1
     return removed
+
+
+def _segment_of(file_name: str) -> str:
+    return file_name.removeprefix("sem.").removesuffix("_mutex").removesuffix("_el")
+
+
+def _is_locked(lock_file: Path) -> bool:
+    """Whether a living process holds it, in this container or another."""
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # another user's
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _mapped_files() -> set[str]:
+    """The Fast DDS files that the processes of this machine have mapped or open."""
+    files: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (process / "maps").read_text(errors="replace")
+            files.update(line.split()[-1] for line in maps.splitlines() if "fastrtps_" in line)
+            files.update(
+                target for fd in (process / "fd").iterdir() if "fastrtps_" in (target := os.readlink(fd))
+            )
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return files
