@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -258,8 +257,3 @@ def test_a_description_is_yaml_that_people_can_read(folder: Path) -> None:
     content = yaml.safe_load((folder / DESCRIPTION).read_text())
     assert content["task"] == "push"
     assert content["axes"] == ["x", "y"]
-
-
-def test_a_copied_dataset_is_the_same_dataset(folder: Path, tmp_path: Path, episodes: Episodes) -> None:
-    shutil.copytree(folder, tmp_path / "copy")
-    assert same(load_dataset(tmp_path / "copy")[1], episodes)
