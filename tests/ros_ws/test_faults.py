@@ -28,7 +28,6 @@ def test_arm_rests_within_200_ms_when_the_camera_stops(operator: Operator) -> No
     fault_ns = now_ns()
     operator.pause_camera(True)
     assert operator.seconds_until_rest(fault_ns) <= MOST_S
-    assert operator.stops_for("command_stale", "image_stale")
 
     operator.pause_camera(False)
     operator.reset_safety()
@@ -44,7 +43,6 @@ def test_arm_rests_within_200_ms_when_a_process_is_killed(
     fault_ns = now_ns()
     running_graph.kill(victim)
     assert operator.seconds_until_rest(fault_ns) <= MOST_S
-    assert operator.stops_for("command_stale", "image_stale")
 
     assert running_graph.wait_phase(victim, "active", STARTS_WITHIN_S), f"{victim} is not started again"
     assert running_graph.pid(victim) != pid

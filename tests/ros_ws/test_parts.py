@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import mmap
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,13 +28,13 @@ LAUNCH = ROOT / "ros_ws/src/jepa_arm_bringup/launch"
 def test_only_segments_that_nobody_uses_are_removed(tmp_path: Path) -> None:
     leaked = ["fastrtps_dead", "fastrtps_dead_el", "fastrtps_port7", "fastrtps_port7_el"]
     leaked += ["sem.fastrtps_port7_mutex", "fastrtps_port9", "sem.fastrtps_port9_mutex"]
-    used = {"fastrtps_locked", "fastrtps_locked_el", "sem.fastrtps_locked_mutex", "fastrtps_mapped"}
+    used = {"fastrtps_locked", "fastrtps_locked_el", "sem.fastrtps_locked_mutex", "fastrtps_port8"}
     for name in (*leaked, *used, "another_programs_el"):
-        (tmp_path / name).write_bytes(b"0")
+        (tmp_path / name).touch()
     with (
         (tmp_path / "fastrtps_locked_el").open() as locked,
-        (tmp_path / "fastrtps_mapped").open("r+b") as file,
-        mmap.mmap(file.fileno(), 0),
+        (tmp_path / "fastrtps_port8").open() as opened,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[opened.fileno()]),
     ):
         fcntl.flock(locked, fcntl.LOCK_SH)
         assert remove_leaked_segments(tmp_path) == 3

@@ -11,16 +11,18 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def remove_leaked_segments(folder: Path = SHARED_MEMORY) -> int:
-    """Remove every Fast DDS segment that no living process uses. Returns how many there were.
+    """Remove every Fast DDS segment whose owner is gone. Returns how many there were.
 
-    A segment or port NAME comes with a semaphore and with a file NAME_el that its reader keeps locked.
+    A segment or port NAME comes with a semaphore and with a file NAME_el that its owner keeps locked and
+    removes in the end. A port without that file has no owner; it lives on while another process maps it.
     """
     mapped = _mapped_files()
     removed = 0
     for name in {_segment_of(path.name) for path in folder.glob("*fastrtps_*")}:
-        if str(folder / name) in mapped or _is_locked(folder / f"{name}_el"):
+        owner = folder / f"{name}_el"
+        if _is_locked(owner) if owner.exists() else str(folder / name) in mapped:
             continue
-        for leaked in (folder / name, folder / f"sem.{name}_mutex", folder / f"{name}_el"):
+        for leaked in (folder / name, folder / f"sem.{name}_mutex", owner):
             with suppress(OSError):  # gone meanwhile, or another user's
                 leaked.unlink()
         removed += 1
@@ -49,9 +51,11 @@ def _is_locked(lock_file: Path) -> bool:
 
 
 def _mapped_files() -> set[str]:
-    """The Fast DDS files that the processes of this machine have mapped or open."""
+    """The Fast DDS files that other processes of this machine have mapped or open."""
     files: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         try:
             maps = (process / "maps").read_text(errors="replace")
             files.update(line.split()[-1] for line in maps.splitlines() if "fastrtps_" in line)
