@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from perception.jepa.config import TrainConfig
 from planner.bundle import BundleInfo
 
 CARD = """# {name}
@@ -33,7 +34,7 @@ jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {dat
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
 jepa-arm export --run runs/{name} --out models/{name} --force
 ```
-
+{recipe}
 Success rates, with intervals and baselines, are in the README of the repository, beside the command that
 measures them.
 
@@ -46,7 +47,7 @@ measures them.
 def model_card(info: BundleInfo) -> str:
     """Markdown for the bundle's README.md."""
     training, config = info.training, info.training["config"]
-    seed = config["seed"]
+    recipe = {key: value for key, value in config.items() if value != getattr(TrainConfig(), key)}
     return CARD.format(
         **{key: training[key] for key in ("episodes", "steps_per_episode", "data_seed", "world_model_steps")},
         **{key: training[key] for key in ("head_steps", "hours", "torch")},
@@ -54,7 +55,7 @@ def model_card(info: BundleInfo) -> str:
         robot=info.robot,
         task=info.task,
         held_out=config["held_out_share"],
-        seed=seed,
+        seed=config["seed"],
         threads=config["threads"],
         width=info.camera.width,
         height=info.camera.height,
@@ -64,6 +65,7 @@ def model_card(info: BundleInfo) -> str:
         period_s=info.action.period_s,
         block=info.action.block,
         metrics="\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items()),
-        train_options=f" --seed {seed}" if seed else "",
+        train_options=" --config recipe.yaml" if recipe else "",
+        recipe=f"where `recipe.yaml` holds\n```yaml\n{yaml.safe_dump(recipe)}```\n" if recipe else "",
         config=yaml.safe_dump(config, sort_keys=False),
     )

@@ -12,7 +12,7 @@ from planner.contract import Array, Observation, Plan, Planner
 from planner.energy import TimeToGo, latent_distance, path_energy
 from planner.errors import PlannerError
 from planner.optimisers.cem import CemConfig, optimise
-from planner.world_model import WorldModel
+from planner.world_model import Imagined, WorldModel
 
 
 class HoldPlanner:
@@ -129,35 +129,41 @@ class CemPlanner(LatentPlanner):
 class Mode2Planner(LatentPlanner):
     """Reasoning: Mode-1 imagined for several times of arrival, the best kept, then refined by a short CEM.
 
-    Both are judged by the learned time-to-go. Staying put and the rest of the last plan compete too, so the
-    refinement never loses to its own start.
+    Both are judged by the learned time-to-go, which is trusted as far as it was seen to be right: while the
+    goal is further than `trusted_steps`, an optimiser would exploit its errors where play never went, so the
+    choice stays among what the reflex would do. Nearer, staying put and the rest of the last plan compete
+    too, and the refinement never loses to its own start.
     """
 
     name = "mode2"
     horizon = 6
     arrivals = 12
+    trusted_steps = 8.0
     config = CemConfig(samples=48, iterations=1, elites=8, std=0.2)
 
     def search(self, observation: Observation) -> tuple[Array, float, int]:
-        start, _ = self._best_start(observation)
+        model, goal = self.world_model, self.goal
+        arrivals = np.linspace(1, model.max_steps, self.arrivals, dtype=np.float32)
+        imagined = model.rollout_reflex(observation, goal, arrivals, self.horizon)
+        if float(self.energy(observation.latent[None], goal)[0]) > self.trusted_steps:
+            blocks, energy = self._best(imagined)
+            return blocks, energy, self.arrivals
+        warm = self.warm_start(observation.stamp_ns)
+        others = model.rollout(observation, np.stack([warm, np.zeros_like(warm)]))
+        start, _ = self._best(imagined, others)
 
         def cost(sequences: Array) -> Array:
-            return path_energy(
-                self.energy, self.world_model.rollout(observation, sequences).latents, self.goal
-            )
+            return path_energy(self.energy, model.rollout(observation, sequences).latents, goal)
 
         blocks, energy = optimise(cost, start, self.config, self._rng)
         return blocks, energy, self.arrivals + 2 + self.config.samples * self.config.iterations
 
-    def _best_start(self, observation: Observation) -> tuple[Array, float]:
-        model, goal = self.world_model, self.goal
-        arrivals = np.linspace(1, model.max_steps, self.arrivals, dtype=np.float32)
-        reflex = model.rollout_reflex(observation, goal, arrivals, self.horizon)
-        warm = self.warm_start(observation.stamp_ns)
-        others = model.rollout(observation, np.stack([warm, np.zeros_like(warm)]))
-        energies = path_energy(self.energy, np.concatenate([reflex.latents, others.latents]), goal)
+    def _best(self, *futures: Imagined) -> tuple[Array, float]:
+        """The actions (H, block·A) of the future with the least energy, and that energy."""
+        latents = np.concatenate([future.latents for future in futures])
+        energies = path_energy(self.energy, latents, self.goal)
         best = int(np.argmin(energies))
-        return np.concatenate([reflex.actions, others.actions])[best], float(energies[best])
+        return np.concatenate([future.actions for future in futures])[best], float(energies[best])
 
 
 PLANNERS: dict[str, Callable[[Bundle, int], Planner]] = {
