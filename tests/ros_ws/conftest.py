@@ -119,11 +119,14 @@ class Operator(EpisodeClient):
         ]
         return (moving[-1] - since_ns) * 1e-9 if moving else 0.0
 
-    def stops_for(self, *reasons: str) -> bool:
-        """Whether the gate stops, or has stopped, for one of these reasons."""
-        return self.spin_until(
-            lambda: self.safety is not None and self.safety.reason in reasons, ANSWERS_WITHIN_S
-        )
+    def stops_for(self, reason: str, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Whether the gate stops, or has stopped, for this reason; calls `meanwhile` while waiting."""
+
+        def stopped() -> bool:
+            meanwhile()
+            return self.safety is not None and self.safety.reason == reason
+
+        return self.spin_until(stopped, ANSWERS_WITHIN_S)
 
 
 def now_ns() -> int:

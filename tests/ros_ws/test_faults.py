@@ -75,15 +75,15 @@ def test_operator_stop_brings_the_arm_to_rest_until_reset(operator: Operator) ->
 def test_a_second_commander_stops_the_arm(operator: Operator) -> None:
     operator.pursue_until_moving()
     with Commander(operator, "another_planner") as commander:
-        commander.hold()
-        assert operator.stops_for("second_source")
+        # What is sent before the gate knows of this commander is lost.
+        assert operator.stops_for("second_source", meanwhile=commander.hold)
 
 
 def test_a_second_commander_of_the_same_name_stops_the_arm(operator: Operator) -> None:
     operator.pursue_until_moving()
     with Commander(operator, "planner") as commander:
-        commander.hold()
-        assert operator.stops_for("second_source")
+        # What is sent before the gate knows of this commander is lost.
+        assert operator.stops_for("second_source", meanwhile=commander.hold)
 
 
 def test_a_second_graph_in_the_same_domain_is_refused(running_graph: Graph, up: StartUp) -> None:
