@@ -117,7 +117,7 @@ def test_an_episode_tells_all_that_happened(running_graph: Graph, operator: Oper
 def test_no_frame_is_lost_between_camera_and_encoder(operator: Operator) -> None:
     """128×128 pictures at 30 Hz, best effort, while the planner plans."""
     episode = operator.run_episode(seed=3)
-    assert episode.frames_sent > 100
+    assert episode.frames_sent > 50
     assert episode.frames_dropped == 0
 
 
