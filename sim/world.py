@@ -22,6 +22,8 @@ from sim.errors import SimulationError
 
 PHYSICS_HZ = 240
 PHYSICS_STEP_NS = 1_000_000_000 // PHYSICS_HZ
+# Bullet's own 0.1 leaves the arm 40 ms behind its setpoints; a real position servo is stiffer than that.
+POSITION_GAIN = 0.5
 TABLE_COLOUR = (0.55, 0.52, 0.48, 1.0)
 
 
@@ -59,6 +61,7 @@ class World:
             if info[12].decode() == self.robot.tool_link:
                 self._tool = joint
         self._joints = [indices[name] for name in self.robot.joint_names]
+        self._gains = [POSITION_GAIN] * len(self._joints)
         self._efforts = [bullet.getJointInfo(self._arm, joint)[10] for joint in self._joints]
         self._object: int | None = None
         if self.cube is not None:
@@ -155,6 +158,7 @@ class World:
             pybullet.POSITION_CONTROL,
             targetPositions=positions,
             forces=self._efforts,
+            positionGains=self._gains,
         )
 
     def set_joints(self, positions: NDArray[np.float64]) -> None:

@@ -117,7 +117,7 @@ class EpisodeClient:
         subscribe(CameraInfo, "camera/camera_info", self._on_camera_info, qos.RECORD)
         subscribe(Image, "camera/image_raw", self._on_image, qos.IMAGE)
         subscribe(Float32, "sim/frame_to_command_ms", self._on_latency, qos.RECORD)
-        subscribe(JointTrajectory, "planner/command", self._on_command, qos.COMMAND)
+        subscribe(JointTrajectory, "planner/command", self._on_command, qos.RECORD)
         subscribe(SafetyStatus, "safety/status", self._on_safety, qos.STATUS)
         self._success = HeldSuccess()
         self._on_update: Callable[[RosEpisode], None] = lambda episode: None
@@ -136,7 +136,7 @@ class EpisodeClient:
     def run_episode(
         self, seed: int, on_update: Callable[[RosEpisode], None] = lambda episode: None
     ) -> RosEpisode:
-        """Set the scene of `seed`, pursue its goal picture until the success is held or the budget is used.
+        """Set the scene of `seed`, pursue its goal picture until held, stopped by the gate, or out of budget.
 
         `on_update` is called with the growing episode ten times a second. Raises `EpisodeError`.
         """
@@ -151,7 +151,7 @@ class EpisodeClient:
         )
         self._begin(episode, on_update)
         try:
-            while not self._success.held and (left_s := self._left_s()) > WORTH_PURSUING_S:
+            while not self._is_over() and (left_s := self._left_s()) > WORTH_PURSUING_S:
                 self._pursue_once(PursueGoal.Goal(goal_image=scene.goal_image, timeout_s=left_s), episode)
         finally:
             self._end(episode)
@@ -214,7 +214,7 @@ class EpisodeClient:
             raise EpisodeError("there is no action pursue_goal; is the planner running in this domain?")
         handle = self.wait_for(self._pursue.send_goal_async(goal), "action pursue_goal")
         result = handle.get_result_async()
-        self.spin_until(lambda: result.done() or self._success.held or self._left_s() <= 0, self._left_s())
+        self.spin_until(lambda: result.done() or self._is_over(), self._left_s())
         if not result.done():
             self.wait_for(handle.cancel_goal_async(), "cancelling pursue_goal")
         episode.outcome = self.wait_for(result, "the result of pursue_goal").result.outcome
@@ -228,6 +228,10 @@ class EpisodeClient:
         episode.frames_sent = len(self._sent)
         episode.frames_encoded = sum(self._sent.values())
         episode.success, episode.held = self._success.reached, self._success.held
+
+    def _is_over(self) -> bool:
+        """Whether nothing more can come of the episode: the success was held, or the gate stopped the arm."""
+        return self._success.held or bool(self._episode and self._episode.stops)
 
     def _now_s(self) -> float:
         return time.monotonic() - self._started
