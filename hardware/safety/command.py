@@ -27,7 +27,7 @@ class CommandFault(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A command in the robot's joint order: `positions` (J,) rad, within limits."""
+    """A command in the robot's joint order: `positions` (J,) rad, within limits but for rounding."""
 
     positions: NDArray[np.float64]
     ends_at_rest: bool
@@ -66,7 +66,6 @@ def read_command(command: JointCommand, robot: Robot) -> Target:
             f"target {positions[i]:.3f} of {joint.name} is outside {joint.lower:g} to {joint.upper:g}",
         )
     check_velocity(velocities, robot)
-    positions = np.minimum(np.maximum(positions, robot.position_lower), robot.position_upper)
     return Target(positions, not velocities.any(), duration_s, command.stamp_ns)
 
 

@@ -166,7 +166,7 @@ class Scene:
         self.beyond = beyond
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(starts, scenes)
 def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
     scene = Scene(start)
@@ -177,7 +177,7 @@ def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
             scene.tick(elapsed_s)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     st.sampled_from(CORNERS),
     st.lists(st.tuples(moves, st.integers(1, 15), st.floats(0.005, 0.03)), max_size=25),
@@ -253,6 +253,14 @@ def test_a_command_is_either_accepted_or_refused_with_a_sentence(command):
     assert verdict.accepted != bool(verdict.text)
     status = scene.gate.status
     assert (status.commands_accepted, status.commands_refused) == ((1, 0) if verdict.accepted else (0, 1))
+
+
+@pytest.mark.parametrize("room", [1e-5, 1e-3, 0.005])
+def test_a_joint_goes_to_a_rest_as_fast_as_it_can_still_stop(room):
+    motion = Motion(KINEMATICS, max_braking_s=1.0, workspace_tolerance_m=0.002)
+    goal = ROBOT.home + room * np.eye(JOINTS)[1]
+    velocity = motion.towards(goal, ROBOT.home, time_left=0.0, dt=1e-6, rest_there=True)
+    assert velocity[1] == pytest.approx(np.sqrt(2.0 * ROBOT.acceleration_limits[1] * room), rel=1e-2)
 
 
 @pytest.mark.parametrize("joint", range(JOINTS))
