@@ -1,4 +1,4 @@
-"""Draws docs/push.png: `.venv/bin/python docs/picture.py`. One held-out episode, from the camera's own frames."""
+"""Draws docs/push.png from the frames of one episode: `.venv/bin/python docs/picture.py`."""
 
 from __future__ import annotations
 

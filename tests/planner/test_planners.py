@@ -102,7 +102,7 @@ def energy_of(
 
 
 def mode2_never_loses_to_its_start(planner: Any, observation: Observation, goal: np.ndarray) -> None:
-    """Not to Mode-1 in any time of arrival; near the goal, nor to staying put or the rest of its last plan."""
+    """Not to Mode-1 in any time of arrival; near the goal, nor to staying put or its last plan's rest."""
     model = planner.world_model
     planner.begin(goal)
     planner.plan(observation)
