@@ -132,6 +132,16 @@ def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, now: Any, 
     mode2_never_loses_to_its_start(planner, observe(now), np.array(goal, np.float32))
 
 
+def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bundle: Any) -> None:
+    model = toy_bundle.world_model()
+    model.propose = lambda latents, goal, steps_left: np.zeros((len(latents), 4), np.float32)
+    planner = Mode2Planner(model, toy_bundle.action, seed=0)
+    planner.begin(np.array([6.0, -6.0], np.float32))
+    energies = [planner.plan(observe((0.0, 0.0))).energy for _ in range(12)]
+    assert all(after <= before + 1e-5 for before, after in zip(energies, energies[1:]))
+    assert energies[-1] < 0.6 * energies[0]
+
+
 @pytest.mark.parametrize("kind", [Mode1Planner, CemPlanner, Mode2Planner])
 def test_in_the_plane_the_goal_is_reached(toy_bundle: Any, kind: Any) -> None:
     planner = kind(toy_bundle.world_model(), toy_bundle.action, seed=0)
