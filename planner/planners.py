@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -48,7 +49,7 @@ class RandomPlanner:
         return Plan(actions.astype(np.float32), 0.0, 1, 0.0)
 
 
-class LatentPlanner:
+class LatentPlanner(ABC):
     """What the planners that use the world model share: goal, action units, and the last plan as a start."""
 
     name: str
@@ -81,9 +82,9 @@ class LatentPlanner:
         self._last = (observation.stamp_ns, actions)
         return Plan(actions * self.action.limit_m, energy, candidates, time.perf_counter() - started)
 
+    @abstractmethod
     def search(self, observation: Observation) -> tuple[Array, float, int]:
         """The chosen blocks (H, block·A) in −1…1, their energy, and how many sequences were compared."""
-        raise NotImplementedError
 
     def warm_start(self, stamp_ns: int) -> Array:
         """The rest of the last plan at `stamp_ns`, then zeros: (H, block·A) in −1…1. Zeros without one."""
