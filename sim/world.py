@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pinocchio
 import pybullet
 import pybullet_data
 from numpy.typing import NDArray
@@ -105,6 +106,7 @@ class World:
         self._noise = np.random.default_rng(seed)
         self._steps = 0
         self._saved_targets: dict[int, NDArray[np.float64]] = {}
+        self._light = 1.0
 
     def save(self) -> int:
         """Remember the physical state; give the handle to `restore`, then to `forget`."""
@@ -185,6 +187,49 @@ class World:
         self._bullet.resetBasePositionAndOrientation(self._object, (x, y, self.cube.size / 2), orientation)
         self._bullet.resetBaseVelocity(self._object, (0, 0, 0), (0, 0, 0))
 
+    def fix_object(self) -> None:
+        """Glue the object to where it stands, until the next `restart`."""
+        if self._object is None:
+            raise SimulationError("this world has no object to fix")
+        position, orientation = self._bullet.getBasePositionAndOrientation(self._object)
+        self._bullet.createConstraint(
+            self._object,
+            -1,
+            -1,
+            -1,
+            pybullet.JOINT_FIXED,
+            (0, 0, 0),
+            (0, 0, 0),
+            position,
+            childFrameOrientation=orientation,
+        )
+
+    def knock_camera(self, shift: NDArray[np.float64], turn: NDArray[np.float64]) -> None:
+        """Move the camera by `shift` (3,) metres and `turn` (3,) rotation vector in rad, in its own frame.
+
+        It stays so until the next `restart`.
+        """
+        knock = np.eye(4)
+        knock[:3, :3] = pinocchio.exp3(-np.asarray(turn, dtype=np.float64))
+        knock[:3, 3] = -np.asarray(shift, dtype=np.float64)
+        view = np.array(self._view).reshape(4, 4).T  # OpenGL's matrices are column by column
+        self._view = tuple((knock @ view).T.ravel())
+
+    def set_light(self, share: float) -> None:
+        """Let `share` of the light reach the camera from now on, 1 being all of it, until `restart`."""
+        self._light = share
+
+    def add_apparition(
+        self, half: tuple[float, float, float], colour: tuple[float, float, float, float]
+    ) -> int:
+        """A box of half extents in metres that is seen but touches nothing, out of sight under the table."""
+        visual = self._bullet.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=colour)
+        return int(self._bullet.createMultiBody(0.0, -1, visual, (0.0, 0.0, -1.0)))
+
+    def move_apparition(self, body: int, position: NDArray[np.float64]) -> None:
+        """Put the centre of what `add_apparition` gave at `position` (3,) metres."""
+        self._bullet.resetBasePositionAndOrientation(body, position, (0, 0, 0, 1))
+
     def render(self) -> NDArray[np.uint8]:
         """What the camera sees now: uint8 (H, W, 3) RGB, with its noise."""
         mount = self.robot.camera
@@ -199,6 +244,8 @@ class World:
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
         )[2]
         image = np.asarray(pixels, dtype=np.uint8).reshape(mount.height, mount.width, 4)[:, :, :3]
+        if self._light != 1.0:
+            image = (image * self._light).astype(np.uint8)
         if self.pixel_noise <= 0:
             return np.ascontiguousarray(image)
         noise = self._noise.standard_normal(image.shape, dtype=np.float32) * self.pixel_noise
