@@ -5,6 +5,8 @@ decision 10 Hz → CartesianServo → SafetyGate.tick at 120 Hz → World at 240
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -35,6 +37,8 @@ class ControlLoop:
         """Take the world as it stands: a fresh gate that starts from the measured joints."""
         self.gate = SafetyGate(self.world.robot, self.kinematics, LOCKSTEP)
         self.gate.observe(self.world.joint_state(), self._now_s)
+        # What the camera delivers: the world as it is, or what an anomaly makes of it.
+        self.look: Callable[[], NDArray[np.uint8]] = self.world.render
 
     @property
     def _now_s(self) -> float:

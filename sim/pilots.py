@@ -70,7 +70,7 @@ class PicturePilot:
         return Choice(decision.action.astype(np.float64), decision.energy, decision.plan_ms)
 
     def _observe(self, loop: ControlLoop) -> None:
-        latent = self._encode(loop.world.render())
+        latent = self._encode(loop.look())
         self._horizon.observe(latent, loop.tool_position(), loop.world.time_ns)
 
     def _encode(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
