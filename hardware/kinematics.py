@@ -21,6 +21,7 @@ from hardware.arm.contract import JointCommand, JointState
 from hardware.robot import Robot
 
 AXES = ("x", "y", "z")
+GRIPPER = "gripper"
 
 MAX_ITERATIONS = 6
 POSITION_TOLERANCE_M = 2e-5
@@ -61,6 +62,11 @@ class Kinematics:
         """The tool tip (3,) at joint positions `q`."""
         pinocchio.framesForwardKinematics(self._model, self._data, q)
         return self._data.oMf[self._tool].translation.copy()
+
+    def tool_state(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the arm knows of its tool, in metres: the tip (3,), and the gripper's joint where there is one."""
+        position = self.tool_position(q)
+        return position if self.robot.gripper is None else np.append(position, q[-1])
 
     def tool_pose(self, q: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The tool tip (3,) and its rotation (3, 3) at joint positions `q`."""
@@ -115,19 +121,24 @@ class Kinematics:
 class CartesianServo:
     """Turns tool displacements on `axes` into joint commands; holds the `fixed` axes and home's orientation.
 
-    `fixed` gives metres in the base frame for every axis that is not in `axes`.
+    `fixed` gives metres in the base frame for every axis that is not in `axes`. A last axis "gripper" moves
+    the gripper's joint, no faster than its limit; a gripper that is not among the axes stays as it is.
     """
 
     def __init__(
         self, kinematics: Kinematics, axes: tuple[str, ...], fixed: Mapping[str, float] | None = None
     ) -> None:
         fixed = dict(fixed or {})
-        if sorted((*axes, *fixed)) != list(AXES):
-            raise ValueError(f"axes {axes} and fixed {tuple(fixed)} must name each of x, y, z exactly once")
         robot = kinematics.robot
         self.axes = tuple(axes)
+        self._grips = self.axes[-1:] == (GRIPPER,)
+        moving = self.axes[:-1] if self._grips else self.axes
+        if sorted((*moving, *fixed)) != list(AXES):
+            raise ValueError(f"axes {axes} and fixed {tuple(fixed)} must name each of x, y, z exactly once")
+        if self._grips and robot.gripper is None:
+            raise ValueError(f"axes {axes} move a gripper, and robot {robot.name} has none")
         self._kinematics = kinematics
-        self._active = [AXES.index(axis) for axis in axes]
+        self._active = [AXES.index(axis) for axis in moving]
         self._held = [AXES.index(axis) for axis in fixed]
         self._held_values = np.array(list(fixed.values()), dtype=np.float64)
         for axis, value in fixed.items():
@@ -157,18 +168,24 @@ class CartesianServo:
         robot = self._kinematics.robot
         q = state.ordered(robot.joint_names).positions
         position, rotation = self._kinematics.tool_pose(q)
+        motion = displacement[: len(self._active)]
         target = position.copy()
-        target[self._active] += displacement
+        target[self._active] += motion
         target[self._held] = self._held_values
         target = np.minimum(np.maximum(target, robot.workspace_min), robot.workspace_max)
         bound = np.full(3, CORRECTION_M_S * duration_s)
-        bound[self._active] += np.abs(displacement)
+        bound[self._active] += np.abs(motion)
         target = position + np.minimum(np.maximum(target - position, -bound), bound)
         turn = pinocchio.log3(rotation.T @ self._rotation)
         angle = _norm(turn)
         if angle > (limit := CORRECTION_RAD_S * duration_s):
             turn *= limit / angle
         goal = self._kinematics.inverse(target, rotation @ pinocchio.exp3(turn), q).positions
+        if robot.gripper is not None:
+            grip = displacement[-1] if self._grips else 0.0
+            fastest = robot.velocity_limits[-1] * duration_s
+            opening = q[-1] + min(max(grip, -fastest), fastest)
+            goal[-1] = min(max(opening, robot.position_lower[-1]), robot.position_upper[-1])
         moves = displacement.any()
         velocities = (goal - q) / duration_s if moves else np.zeros_like(q)
         return JointCommand(robot.joint_names, goal, velocities, duration_s, stamp_ns)

@@ -75,7 +75,10 @@ class Workspace(_Section):
 
 
 class Gripper(_Section):
-    """A one-degree-of-freedom gripper: its joint in the URDF, and its opening in m when closed and open."""
+    """A one-degree-of-freedom gripper: the last of the robot's joints, and its position (m) closed and open.
+
+    Joints that the URDF marks with `<mimic>` follow it.
+    """
 
     joint: Name
     closed: Number
@@ -277,10 +280,12 @@ def _check_urdf(robot: Robot, path: Path) -> None:
             f"{path}: base_link: {robot.base_link} is not the link that carries {robot.tool_link} in "
             f"{robot.urdf.name}; name its root, {root_link}"
         )
-    if chain != robot.joint_names:
+    driven = (*chain, robot.gripper.joint) if robot.gripper else chain
+    if driven != robot.joint_names:
+        last = ", the gripper's last" if robot.gripper else ""
         raise RobotError(
             f"{path}: joints: must list the movable joints from {robot.base_link} to {robot.tool_link} in "
-            f"this order: {', '.join(chain)}"
+            f"this order{last}: {', '.join(driven)}"
         )
 
 

@@ -26,7 +26,7 @@ class DatasetInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     task: str
     robot: str
     image_size: PositiveInt
@@ -41,6 +41,11 @@ class DatasetInfo(BaseModel):
     episodes_per_shard: PositiveInt
 
     @property
+    def tool_dim(self) -> int:
+        """P: the tool's position, and the gripper's joint where the actions move one."""
+        return 4 if "gripper" in self.axes else 3
+
+    @property
     def shards(self) -> int:
         return -(-self.episodes // self.episodes_per_shard)
 
@@ -49,8 +54,9 @@ class DatasetInfo(BaseModel):
 class Episodes:
     """E episodes of T actions.
 
-    `frames` uint8 (E, T+1, S, S, 3) RGB; `actions` float32 (E, T, A) metres; `tool` and `object` float32
-    (E, T+1, 3) metres: the tool from the joints, the object's true place (NaN where there is none).
+    `frames` uint8 (E, T+1, S, S, 3) RGB; `actions` float32 (E, T, A) metres; `tool` float32 (E, T+1, P)
+    metres: its position from the joints, and the gripper's joint where there is one; `object` float32
+    (E, T+1, 4): its true place in metres and its yaw in rad (NaN where there is none).
     """
 
     frames: NDArray[np.uint8]
@@ -167,8 +173,8 @@ def read_shard(folder: Path, index: int, info: DatasetInfo) -> Episodes:
     expected = {
         "frames": (np.uint8, (count, info.steps + 1, size, size, 3)),
         "actions": (np.float32, (count, info.steps, len(info.axes))),
-        "tool": (np.float32, (count, info.steps + 1, 3)),
-        "object": (np.float32, (count, info.steps + 1, 3)),
+        "tool": (np.float32, (count, info.steps + 1, info.tool_dim)),
+        "object": (np.float32, (count, info.steps + 1, 4)),
     }
     for name, (dtype, shape) in expected.items():
         array = getattr(episodes, name)

@@ -37,7 +37,7 @@ class ActionSpace(_Section):
     `block` actions make one step of the world model; the `fixed` axes are held at their values in metres.
     """
 
-    axes: tuple[Literal["x", "y", "z"], ...] = Field(min_length=1)
+    axes: tuple[Literal["x", "y", "z", "gripper"], ...] = Field(min_length=1)
     limit_m: float = Field(gt=0)
     period_s: float = Field(gt=0)
     block: int = Field(ge=1)
@@ -67,10 +67,19 @@ class Camera(_Section):
 
 
 class ToolNormalisation(_Section):
-    """Proprioception is the tool position: (value − mean) / std, metres."""
+    """Proprioception is the tool state (P,) in metres: position, and the gripper's joint where there is one.
 
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    The model takes (value − mean) / std; `low` and `high` are the range that it was trained on.
+    """
+
+    mean: tuple[float, ...] = Field(min_length=3, max_length=4)
+    std: tuple[PositiveFloat, ...] = Field(min_length=3, max_length=4)
+    low: tuple[float, ...] = Field(min_length=3, max_length=4)
+    high: tuple[float, ...] = Field(min_length=3, max_length=4)
+
+    @property
+    def dim(self) -> int:
+        return len(self.mean)
 
 
 class Surprise(_Section):

@@ -19,7 +19,7 @@ from torch import nn
 
 from perception.dataset import DatasetInfo
 from perception.jepa.config import TrainConfig
-from perception.jepa.model import MAX_STEPS, Encoder, Energy, Predictor, Proposal
+from perception.jepa.model import Encoder, Energy, Predictor, Proposal
 from perception.runtimes.onnx import file_sha256, open_graph
 from planner.bundle import DESCRIPTION, SCHEMA_VERSION, BundleInfo
 from planner.errors import BundleError
@@ -99,8 +99,8 @@ def _put_in_place(staging: Path, out: Path, replaced: Path) -> None:
 
 def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> list[_Graph]:
     size, block_dim = config.latent_dim, config.block * len(info.axes)
-    encoder, predictor = Encoder(info.image_size, size), Predictor(size, block_dim)
-    proposal, energy = Proposal(size, block_dim), Energy(size)
+    encoder, predictor = Encoder(info.image_size, size), Predictor(size, info.tool_dim, block_dim)
+    proposal, energy = Proposal(size, block_dim, config.max_steps), Energy(size, config.max_steps)
     modules = {"encoder": encoder, "predictor": predictor, "proposal": proposal, "energy": energy}
     for name, module in modules.items():
         module.load_state_dict(state["models"][name])
@@ -117,7 +117,7 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
     step = {
         "latent": latents(),
         "previous": latents(),
-        "tool": torch.randn(2, 3, generator=random),
+        "tool": torch.randn(2, info.tool_dim, generator=random),
         "actions": actions,
     }
     return [
@@ -175,7 +175,6 @@ def _parity(graph: _Graph, path: Path) -> float:
 def _description(
     state: dict[str, Any], info: DatasetInfo, config: TrainConfig, name: str, staging: Path
 ) -> BundleInfo:
-    mean, std = state["normaliser"]
     steps, head_steps, seconds = state["progress"]
     graphs = {
         graph: {"file": f"{graph}.onnx", "sha256": file_sha256(staging / f"{graph}.onnx")}
@@ -190,7 +189,7 @@ def _description(
             "camera": info.camera,
             "image_size": info.image_size,
             "latent_dim": config.latent_dim,
-            "max_steps": MAX_STEPS,
+            "max_steps": config.max_steps,
             "action": {
                 "axes": info.axes,
                 "limit_m": info.action_limit_m,
@@ -198,7 +197,7 @@ def _description(
                 "block": config.block,
                 "fixed": info.fixed,
             },
-            "tool": {"mean": [float(v) for v in mean], "std": [float(v) for v in std]},
+            "tool": {name: [float(v) for v in values] for name, values in state["normaliser"].items()},
             "graphs": graphs,
             "surprise": state["surprise"],
             "training": {

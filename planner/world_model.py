@@ -28,7 +28,7 @@ class WorldModel:
     def __init__(self, bundle: Bundle) -> None:
         graphs, size = bundle.info.graphs, bundle.info.latent_dim
         self.block_dim = bundle.action.block * bundle.action.dim
-        state = {"latent": size, "previous": size, "tool": 3}
+        state = {"latent": size, "previous": size, "tool": bundle.info.tool.dim}
         self._predictor = bundle.open(graphs.predictor, {**state, "actions": self.block_dim})
         self._proposal = bundle.open(graphs.proposal, {"latent": size, "goal": size, "steps_left": 1})
         self._energy = bundle.open(graphs.energy, {"latent": size, "goal": size})
@@ -37,7 +37,7 @@ class WorldModel:
         self.max_steps = bundle.info.max_steps
 
     def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
-        """One step: latents (N, D), normalised tool (N, 3), actions (N, block·A) → next latent, next tool."""
+        """One step: latents (N, D), normalised tool (N, P), actions (N, block·A) → next latent, next tool."""
         inputs = {"latent": latent, "previous": previous, "tool": tool, "actions": actions}
         following, moved = self._predictor.run(None, inputs)
         return following, moved

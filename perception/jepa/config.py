@@ -23,6 +23,7 @@ class TrainConfig(BaseModel):
     block: int = Field(default=2, ge=1, description="actions of 0.1 s in one step of the world model")
     window: int = Field(default=7, description="model steps in a training window")
     horizon: int = Field(default=3, ge=1, validate_default=True, description="open-loop steps in the loss")
+    max_steps: int = Field(default=40, ge=1, description="the furthest goal that the heads are trained on")
     batch: int = Field(default=96, ge=2, description="windows a step")
     steps: int = Field(default=3000, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)

@@ -59,7 +59,7 @@ def world_model_terms(
     horizon: int,
     generator: torch.Generator,
 ) -> Terms:
-    """The loss terms of windows: frames uint8 (B, T, S, S, 3), tool (B, T, 3), actions (B, T−1, A).
+    """The loss terms of windows: frames uint8 (B, T, S, S, 3), tool (B, T, P), actions (B, T−1, A).
 
     From every step that has a predecessor and `horizon` successors the predictor runs open loop; its
     predictions are compared with the encoder's latents of those later frames, both sides learning.
@@ -93,5 +93,5 @@ def world_model_terms(
 
 
 def steps_to_go_loss(logits: Tensor, steps: Tensor) -> Tensor:
-    """Cross-entropy of time-to-go logits (N, MAX_STEPS + 2) against true steps int64 (N,)."""
+    """Cross-entropy of time-to-go logits (N, max_steps + 2) against true steps int64 (N,)."""
     return functional.cross_entropy(logits, steps)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Steps to go are classified 0…MAX_STEPS, or "elsewhere": not reached within what the model has seen.
-MAX_STEPS = 20
-ELSEWHERE = MAX_STEPS + 1
-ELSEWHERE_STEPS = 26.0
+# Steps to go are classified 0…max_steps, or "elsewhere", not reached within what the model has seen: that
+# counts as this many times `max_steps`.
+ELSEWHERE_FACTOR = 1.3
 
 
 class Encoder(nn.Module):
@@ -59,13 +58,15 @@ class ResidualBlock(nn.Module):
 
 
 class Predictor(nn.Module):
-    """(z (N, D), z_prev (N, D), tool (N, 3), actions (N, block·A)) → next z (N, D), next tool (N, 3)."""
+    """(z (N, D), z_prev (N, D), tool (N, P), actions (N, block·A)) → next z (N, D), next tool (N, P)."""
 
-    def __init__(self, latent_dim: int, action_dim: int, width: int = 512, blocks: int = 2) -> None:
+    def __init__(
+        self, latent_dim: int, tool_dim: int, action_dim: int, width: int = 512, blocks: int = 2
+    ) -> None:
         super().__init__()
-        self.enter = nn.Linear(2 * latent_dim + 3 + action_dim, width)
+        self.enter = nn.Linear(2 * latent_dim + tool_dim + action_dim, width)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim + 3))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, latent_dim + tool_dim))
 
     def forward(
         self, latent: Tensor, previous: Tensor, tool: Tensor, actions: Tensor
@@ -99,10 +100,10 @@ class Proposal(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, latent_dim: int, action_dim: int, width: int = 512) -> None:
+    def __init__(self, latent_dim: int, action_dim: int, max_steps: int, width: int = 512) -> None:
         super().__init__()
-        self.layers = _mlp(2 * latent_dim + MAX_STEPS + 1, action_dim, width, hidden=3)
-        self.register_buffer("steps", torch.arange(MAX_STEPS + 1, dtype=torch.float32), persistent=False)
+        self.layers = _mlp(2 * latent_dim + max_steps + 1, action_dim, width, hidden=3)
+        self.register_buffer("steps", torch.arange(max_steps + 1, dtype=torch.float32), persistent=False)
 
     def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
         # A soft one-hot: fractional steps lie between their neighbours.
@@ -111,14 +112,15 @@ class Proposal(nn.Module):
 
 
 class Energy(nn.Module):
-    """Learned time-to-go: (z, z_goal) → logits (N, MAX_STEPS + 2) over steps to go, the last: elsewhere."""
+    """Learned time-to-go: (z, z_goal) → logits (N, max_steps + 2) over steps to go, the last: elsewhere."""
 
     steps: Tensor
 
-    def __init__(self, latent_dim: int, width: int = 512) -> None:
+    def __init__(self, latent_dim: int, max_steps: int, width: int = 256) -> None:
         super().__init__()
-        self.layers = _mlp(3 * latent_dim, MAX_STEPS + 2, width, hidden=3)
-        steps = torch.cat([torch.arange(MAX_STEPS + 1, dtype=torch.float32), torch.tensor([ELSEWHERE_STEPS])])
+        self.layers = _mlp(3 * latent_dim, max_steps + 2, width, hidden=3)
+        elsewhere = torch.tensor([ELSEWHERE_FACTOR * max_steps])
+        steps = torch.cat([torch.arange(max_steps + 1, dtype=torch.float32), elsewhere])
         self.register_buffer("steps", steps, persistent=False)
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:

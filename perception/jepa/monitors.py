@@ -80,8 +80,8 @@ def read_health(encoder: Encoder, predictor: Predictor, windows: Windows, episod
         one_step_error=errors[0],
         open_loop_error=errors[-1],
         open_loop_normalised=errors[-1] / max(still, 1e-9),
-        tool_probe_cm=_probe_cm(latents, episodes.tool),
-        object_probe_cm=None if np.isnan(episodes.object).any() else _probe_cm(latents, episodes.object),
+        tool_probe_cm=_probe_cm(latents, episodes.tool[..., :3]),
+        object_probe_cm=None if np.isnan(episodes.object).any() else _probe_cm(latents, episodes.object[..., :3]),
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from perception.dataset import DatasetInfo, Episodes, load_dataset
 from perception.errors import TrainingError
 from perception.jepa.config import TrainConfig
 from perception.jepa.losses import steps_to_go_loss, world_model_terms
-from perception.jepa.model import MAX_STEPS, Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health, surprise_quantiles
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
@@ -41,7 +42,7 @@ class Trainer:
             raise TrainingError(
                 f"{len(episodes)} episodes are too few to train on and hold some out: collect more"
             )
-        needed = config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, MAX_STEPS)
+        needed = config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, config.max_steps)
         if info.steps < needed:
             raise TrainingError(
                 f"episodes of {info.steps} actions are too short: with block {config.block} and window "
@@ -54,10 +55,10 @@ class Trainer:
         self.encoder = Encoder(info.image_size, config.latent_dim).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last
         )
-        self.predictor = Predictor(config.latent_dim, action_dim)
+        self.predictor = Predictor(config.latent_dim, info.tool_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
-        self.proposal = Proposal(config.latent_dim, action_dim)
-        self.energy = Energy(config.latent_dim)
+        self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps)
+        self.energy = Energy(config.latent_dim, config.max_steps)
         self.world_model_optimiser = self._optimiser(
             [self.encoder, self.predictor, self.inverse], config.learning_rate
         )
@@ -133,7 +134,11 @@ class Trainer:
         self._set_training(False)
         print(f"encoding {self.training.frames.shape[0] * self.training.frames.shape[1]} frames")
         pairs = GoalPairs(
-            self.info, encode_all(self.encoder, self.training.frames), self.training.actions, config.block
+            self.info,
+            encode_all(self.encoder, self.training.frames),
+            self.training.actions,
+            config.block,
+            config.max_steps,
         )
         with self._progress("heads", config.head_steps, self.head_step) as report:
             for step in range(self.head_step, config.head_steps):
@@ -158,7 +163,7 @@ class Trainer:
         state = {
             "config": self.config.model_dump(),
             "info": self.info.model_dump(),
-            "normaliser": (self.normaliser.mean, self.normaliser.std),
+            "normaliser": asdict(self.normaliser),
             "models": {name: model.state_dict() for name, model in self._models().items()},
             "optimisers": [self.world_model_optimiser.state_dict(), self.head_optimiser.state_dict()],
             "progress": (self.world_model_step, self.head_step, self.seconds),

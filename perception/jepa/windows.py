@@ -10,23 +10,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.dataset import DatasetInfo, Episodes
-from perception.jepa.model import ELSEWHERE, MAX_STEPS
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Tool position (3,) metres to about zero mean and unit deviation, and back."""
+    """Tool state (P,) metres to about zero mean and unit deviation; `low` and `high` are its range."""
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
 
     # An axis that hardly moves (push holds its height) must not have its noise blown up.
     SMALLEST_STD_M = 0.02
 
     @classmethod
     def fit(cls, tool: NDArray[np.float32]) -> Normaliser:
-        flat = tool.reshape(-1, 3)
-        return cls(flat.mean(0), np.maximum(flat.std(0), cls.SMALLEST_STD_M).astype(np.float32))
+        flat = tool.reshape(-1, tool.shape[-1])
+        std = np.maximum(flat.std(0), cls.SMALLEST_STD_M).astype(np.float32)
+        return cls(flat.mean(0), std, flat.min(0), flat.max(0))
 
     def __call__(self, tool: NDArray[np.float32]) -> NDArray[np.float32]:
         return (tool - self.mean) / self.std
@@ -45,7 +47,7 @@ class Windows:
         self.starts = info.steps - block * (length - 1) + 1
 
     def sample(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """frames uint8 (B, L, S, S, 3), tool (B, L, 3), action blocks (B, L−1, block·A)."""
+        """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A)."""
         rng = np.random.default_rng([seed, step])
         return self.take(rng.integers(len(self.frames), size=batch), rng.integers(self.starts, size=batch))
 
@@ -65,13 +67,22 @@ class GoalPairs:
     """Hindsight goals for the heads: a latent, a later latent of the same episode, the actions in between."""
 
     ELSEWHERE_SHARE = 0.2
+    # Half of the pairs are this near: that is where a plan is decided, however far the model can see.
+    NEAR_STEPS = 12
+    NEAR_SHARE = 0.5
 
     def __init__(
-        self, info: DatasetInfo, latents: NDArray[np.float32], actions: NDArray[np.float32], block: int
+        self,
+        info: DatasetInfo,
+        latents: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        block: int,
+        max_steps: int,
     ) -> None:
         """`latents` (E, T+1, D) and `actions` (E, T, A) metres, of the training episodes."""
         self.latents = latents
         self.block = block
+        self.max_steps = max_steps
         self.actions = actions / np.float32(info.action_limit_m)
         self.steps = info.steps
 
@@ -97,7 +108,7 @@ class GoalPairs:
         count = int(elsewhere.sum())
         goal_episode[elsewhere] = rng.integers(len(self.latents), size=count)
         goal_at[elsewhere] = rng.integers(self.steps + 1, size=count)
-        label = np.where(elsewhere, ELSEWHERE, steps)
+        label = np.where(elsewhere, self.max_steps + 1, steps)
         return (
             torch.from_numpy(self.latents[episode, now]),
             torch.from_numpy(self.latents[goal_episode, goal_at]),
@@ -107,6 +118,8 @@ class GoalPairs:
     def _pairs(
         self, rng: np.random.Generator, batch: int, least: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        steps = rng.integers(least, MAX_STEPS + 1, size=batch)
+        near = min(self.NEAR_STEPS, self.max_steps)
+        furthest = np.where(rng.random(batch) < self.NEAR_SHARE, near, self.max_steps)
+        steps = rng.integers(least, furthest + 1)
         now = (rng.random(batch) * (self.steps - self.block * np.maximum(steps, 1) + 1)).astype(np.int64)
         return rng.integers(len(self.latents), size=batch), now, steps
