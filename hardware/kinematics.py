@@ -74,6 +74,11 @@ class Kinematics:
         pose = self._data.oMf[self._tool]
         return pose.translation.copy(), pose.rotation.copy()
 
+    def joint_origins(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(J, 3): where the joints themselves are at joint positions `q`."""
+        pinocchio.forwardKinematics(self._model, self._data, q)
+        return np.array([pose.translation for pose in self._data.oMi.tolist()[1:]])
+
     def jacobian(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
         """(6, J): joint velocities to the tool tip's linear, then angular velocity, along the base's axes."""
         return pinocchio.computeFrameJacobian(

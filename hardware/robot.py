@@ -162,16 +162,22 @@ class Robot(_Section):
         return _read_only(self.workspace.max)
 
     def urdf_text(self, mesh_directory: str | Path) -> str:
-        """The URDF with its mesh names made absolute under `mesh_directory`.
+        """The URDF with its mesh names made absolute: relative to the URDF's folder, or to `mesh_directory`.
 
-        PyBullet looks for meshes next to the URDF only, whatever its search path says, so the simulator
-        loads this text from a temporary file. Raises `RobotError` naming a mesh that is not there.
+        A mesh that lies next to the URDF comes before one of the same name in `mesh_directory` (the
+        simulator's own meshes). PyBullet looks next to the URDF only, whatever its search path says, so the
+        simulator loads this text from a temporary file. Raises `RobotError` naming a mesh that is in neither.
         """
         root = ElementTree.parse(self.urdf).getroot()
         for mesh in root.iter("mesh"):
-            path = Path(mesh_directory) / mesh.get("filename", "")
-            if not path.is_file():
-                raise RobotError(f"{self.urdf}: mesh {path} does not exist; correct the mesh directory")
+            name = mesh.get("filename", "")
+            places = (self.urdf.parent / name, Path(mesh_directory) / name)
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                raise RobotError(
+                    f"{self.urdf}: mesh {name} is neither in {self.urdf.parent} nor in {mesh_directory}; "
+                    "correct its name or the mesh directory"
+                )
             mesh.set("filename", str(path.resolve()))
         return ElementTree.tostring(root, encoding="unicode")
 
