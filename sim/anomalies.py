@@ -6,8 +6,8 @@
         injection.before(step)
         ...
 
-An anomaly tampers with the world (`sim.world`) or with the stream of pictures (`ControlLoop.look`), never with
-what the planner is told about them.
+An anomaly tampers with the world (`sim.world`) or with the stream of pictures (`ControlLoop.look`), never
+with what the planner is told about them.
 """
 
 from __future__ import annotations

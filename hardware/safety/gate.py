@@ -3,6 +3,7 @@
     gate = SafetyGate(robot, kinematics)
     gate.observe(state, now_s)                       # each joint state
     gate.submit(command, now_s, image_age_s)         # each command: accepted, or refused with a reason
+    gate.caution(level, now_s)                       # if the commander can say how surprised it is
     setpoint = gate.tick(now_s)                      # ~100 times a second: what the drives get
 
 A learned planner may send anything, at any time, or nothing any more. Whatever it does, the setpoints keep to
@@ -26,12 +27,19 @@ What leads to what (`Reason`):
 | STATE_STALE: joint states stop                     |         | stops until reset                        |
 | TRACKING: measured joints far from their setpoints |         | stops until reset                        |
 | OPERATOR_STOP: `stop()`                            |         | stops until reset                        |
+| caution SLOW                                       |         | goes on at `slow_share` of the speed     |
+| caution HOLD                                       |         | brakes to rest; goes on when calm again  |
+| SURPRISE: caution STOP                             |         | stops until reset                        |
+| UNKNOWN_CAUTION: a level that is none              |         | stops until reset: the sender is broken  |
 
 A COMMAND_STALE is called IMAGE_STALE where stale images were refused in the meantime.
 
 To stop is to decelerate within limits to rest, then to hold the position the joints are measured at.
 Acceleration is never a reason: motion is shaped to it. Slow-downs at the workspace edge and at joint limits
 are not faults either. A joint state that is incomplete or not finite is ignored, so STATE_STALE follows.
+
+Caution rises at once and is lowered only after lower levels have come, without a gap, for `calm_after_s`: one
+that nobody renews stays in force. Whoever never speaks of caution moves the arm without.
 """
 
 from __future__ import annotations
@@ -46,7 +54,7 @@ from hardware.kinematics import Kinematics
 from hardware.robot import Robot
 from hardware.safety.command import CommandFault, Target, as_array, check_velocity, read_command
 from hardware.safety.motion import Motion
-from hardware.safety.status import GateConfig, Reason, SafetyState, SafetyStatus, Verdict
+from hardware.safety.status import Caution, GateConfig, Reason, SafetyState, SafetyStatus, Verdict
 
 # At rest after a stop: how long the drives settle before their measured position becomes the one to hold,
 # and how long the reference takes to get there.
@@ -85,7 +93,12 @@ class SafetyGate:
 
         self._hold: NDArray[np.float64] | None = None  # the measured position, once stopped and settled
         self._rested = 0.0
+
+        self._caution = Caution.CALM
+        self._lower: Caution | None = None  # the highest of the lower levels that came since `_lower_since`
+        self._lower_since = self._cautioned = 0.0
         self._accepted = self._refused = self._pauses = self._ignored = self._stops = 0
+        self._slows = self._holds = 0
 
     @property
     def status(self) -> SafetyStatus:
@@ -98,6 +111,9 @@ class SafetyGate:
             self._pauses,
             self._ignored,
             self._stops,
+            self._caution,
+            self._slows,
+            self._holds,
         )
 
     # What comes in
@@ -152,6 +168,27 @@ class SafetyGate:
         self._accepted += 1
         return Verdict(True)
 
+    def caution(self, level: int, now_s: float) -> None:
+        """Take the newest level of `Caution`: raised at once, lowered when it stays lower for a while."""
+        self._advance(now_s)
+        try:
+            level = Caution(level)
+        except ValueError:
+            return self._stop(Reason.UNKNOWN_CAUTION, f"the level of caution is {level!r}, which is none")
+        if level is Caution.STOP:
+            return self._stop(Reason.SURPRISE, Reason.SURPRISE.text)
+        silent_s, self._cautioned = self._clock - self._cautioned, self._clock
+        if level >= self._caution:
+            self._slows += self._caution < level is Caution.SLOW
+            self._holds += self._caution < level is Caution.HOLD
+            self._caution, self._lower = level, None
+        elif self._lower is None or silent_s > self.config.caution_timeout_s:
+            self._lower, self._lower_since = level, self._clock
+        else:
+            self._lower = max(self._lower, level)
+            if self._clock - self._lower_since >= self.config.calm_after_s:
+                self._caution, self._lower = self._lower, None
+
     def stop(self, now_s: float, reason: Reason = Reason.OPERATOR_STOP, text: str = "") -> None:
         """Bring the arm to rest and keep it there until `reset`. The first reason to stop is kept."""
         self._advance(now_s)
@@ -168,6 +205,7 @@ class SafetyGate:
             self._q, self._v = self._measured, np.zeros_like(self._v)
             self._hold = None
             self._source, self._source_until = "", 0.0
+            self._caution, self._lower = Caution.CALM, None
             self._state, self._reason, self._text = SafetyState.IDLE, Reason.NONE, ""
         return Verdict(True)
 
@@ -221,6 +259,7 @@ class SafetyGate:
         if self._target is not None and self._is_live():
             left = self._arrived + self._target.duration_s - (self._clock - dt)
             wanted = motion.towards(self._target.positions, q, left, dt, rest_there=self._target.ends_at_rest)
+            wanted *= self._speed_share()
             v = motion.step_in_workspace(wanted, q, v, dt)
         elif self._hold is not None:
             left = self._rested + SETTLE_S + GLIDE_S - (self._clock - dt)
@@ -228,6 +267,10 @@ class SafetyGate:
         elif v.any():
             v = motion.step(np.zeros_like(v), q, v, dt)
         return q + v * dt, v
+
+    def _speed_share(self) -> float:
+        """What caution leaves of the speed."""
+        return {Caution.CALM: 1.0, Caution.SLOW: self.config.slow_share}.get(self._caution, 0.0)
 
     def _settle(self) -> None:
         """Change state where the motion has ended, or should have been continued and was not."""

@@ -19,6 +19,15 @@ class SafetyState(IntEnum):
     STOPPED = 3  # holding; only a reset leaves this state
 
 
+class Caution(IntEnum):
+    """How much the world surprises whoever commands; each level includes those below it."""
+
+    CALM = 0  # motion as commanded
+    SLOW = 1  # motion at `GateConfig.slow_share` of its speed
+    HOLD = 2  # come to rest; go on when it has been calm again for a while
+    STOP = 3  # come to rest and stay there until reset
+
+
 class Reason(str, Enum):
     """Why a command was refused or the arm was stopped: a code for programs, a `text` for people."""
 
@@ -38,6 +47,8 @@ class Reason(str, Enum):
     WORKSPACE = "workspace", "the target brings the tool outside the workspace"
     SECOND_SOURCE = "second_source", "two sources command one arm"
     TRACKING = "tracking", "the arm does not follow its setpoints; it may be blocked"
+    SURPRISE = "surprise", "the world does not behave as its model expects; look what has changed"
+    UNKNOWN_CAUTION = "unknown_caution", "the level of caution is none of calm, slow, hold, stop"
     OPERATOR_STOP = "operator_stop", "stopped by the operator"
     MOVING = "moving", "the arm is still coming to rest"
 
@@ -69,6 +80,9 @@ class SafetyStatus:
     pauses: int  # commands that ran out while the arm was moving, whether or not a stop followed
     states_ignored: int
     stops: int
+    caution: Caution = Caution.CALM  # in force now
+    slows: int = 0
+    holds: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,11 @@ class GateConfig:
     workspace_tolerance_m: float = 0.002
     # The source of the last accepted command keeps the arm to itself for this long.
     source_hold_s: float = 0.5
+    # The share of its speed that is left to a motion under Caution.SLOW; at most 1.
+    slow_share: float = 0.5
+    # Caution is lowered only after lower levels have come for this long without a gap of more than the next.
+    calm_after_s: float = 1.0
+    caution_timeout_s: float = 0.3
     # A tick longer than this moves the arm no further than one of this length.
     max_tick_s: float = 0.05
 
@@ -101,3 +120,5 @@ class GateConfig:
             value = getattr(self, field.name)
             if not 0.0 < value < float("inf"):
                 raise ValueError(f"gate setting {field.name} = {value} must be a positive, finite number")
+        if self.slow_share > 1.0:
+            raise ValueError(f"gate setting slow_share = {self.slow_share} must be at most 1")

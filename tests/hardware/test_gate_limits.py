@@ -85,6 +85,7 @@ events = st.one_of(
     st.tuples(st.just("image age"), anything),
     st.tuples(st.just("silent arm"), st.booleans()),
     st.tuples(st.just("bumped arm"), near(np.zeros(JOINTS), 0.3)),
+    st.tuples(st.just("caution"), st.integers(0, 2) | anything),
     st.tuples(st.just("stop"), st.none()),
     st.tuples(st.just("reset"), st.none()),
 )
@@ -133,6 +134,8 @@ class Scene:
             self.silent = value
         elif kind == "bumped arm":
             self.measured = self.measured + value
+        elif kind == "caution":
+            gate.caution(value, now_s)
         elif kind == "stop":
             gate.stop(now_s)
         elif gate.status.state is SafetyState.STOPPED and gate.reset(now_s).accepted:
