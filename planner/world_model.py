@@ -9,17 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.bundle import Bundle
 from planner.contract import Array, Observation
 
 
 @dataclass(frozen=True)
+class State:
+    """N states of the world model: latents (N, D) of now and one step ago, normalised tool states (N, P)."""
+
+    latent: Array
+    previous: Array
+    tool: Array
+
+    def take(self, rows: NDArray[np.intp]) -> State:
+        return State(self.latent[rows], self.previous[rows], self.tool[rows])
+
+
+@dataclass(frozen=True)
 class Imagined:
-    """N imagined futures of H steps: `latents` (N, H, D) and the blocks (N, H, block·A) that led there."""
+    """N imagined futures of H steps: `latents` (N, H, D), the blocks (N, H, block·A) that led there, the end."""
 
     latents: Array
     actions: Array
+    end: State
 
 
 class WorldModel:
@@ -57,40 +71,46 @@ class WorldModel:
         (steps,) = self._energy.run(None, {"latent": latents, "goal": np.broadcast_to(goal, latents.shape)})
         return np.asarray(steps)
 
-    def rollout(self, observation: Observation, actions: Array) -> Imagined:
-        """Imagine N action sequences (N, H, block·A) from `observation`."""
-        previous, latent, tool = self._start(observation, len(actions))
-        latents = np.empty((*actions.shape[:2], latent.shape[1]), np.float32)
-        for step in range(actions.shape[1]):
-            following, tool = self.predict(latent, previous, tool, np.ascontiguousarray(actions[:, step]))
-            previous, latent = latent, following
-            latents[:, step] = latent
-        return Imagined(latents, actions)
+    def rollout(self, start: Observation | State, actions: Array) -> Imagined:
+        """Imagine N action sequences (N, H, block·A) from an observation, or each from its own state."""
+        count, horizon, _ = actions.shape
+        state = self._state(start, count) if isinstance(start, Observation) else start
+        latents = np.empty((count, horizon, state.latent.shape[1]), np.float32)
+        for step in range(horizon):
+            state = self._advance(state, np.ascontiguousarray(actions[:, step]))
+            latents[:, step] = state.latent
+        return Imagined(latents, actions, state)
 
     def rollout_reflex(
-        self, observation: Observation, goal: Array, arrivals: Array, horizon: int
+        self, observation: Observation, goal: Array, arrivals: Array, others: Array
     ) -> Imagined:
-        """Imagine Mode-1 for `horizon` steps, once for each number of steps to arrive in: `arrivals` (N,)."""
-        previous, latent, tool = self._start(observation, len(arrivals))
-        latents = np.empty((len(arrivals), horizon, latent.shape[1]), np.float32)
-        actions = np.empty((len(arrivals), horizon, self.block_dim), np.float32)
+        """Imagine Mode-1 once for each number of steps to arrive in, `arrivals` (N,); after these rows come
+        those of `others` (M, H, block·A), sequences imagined along with them for H steps as they are."""
+        reflexes, horizon = len(arrivals), others.shape[1]
+        state = self._state(observation, reflexes + len(others))
+        latents = np.empty((len(state.latent), horizon, state.latent.shape[1]), np.float32)
+        actions = np.empty((len(state.latent), horizon, self.block_dim), np.float32)
+        actions[reflexes:] = others
         for step in range(horizon):
-            actions[:, step] = self.propose(latent, goal, np.maximum(arrivals - step, 1))
-            following, tool = self.predict(latent, previous, tool, np.ascontiguousarray(actions[:, step]))
-            previous, latent = latent, following
-            latents[:, step] = latent
-        return Imagined(latents, actions)
+            left = np.maximum(arrivals - step, 1)
+            actions[:reflexes, step] = self.propose(state.latent[:reflexes], goal, left)
+            state = self._advance(state, np.ascontiguousarray(actions[:, step]))
+            latents[:, step] = state.latent
+        return Imagined(latents, actions, state)
 
-    def _start(self, observation: Observation, count: int) -> tuple[Array, Array, Array]:
+    def _advance(self, state: State, actions: Array) -> State:
+        following, tool = self.predict(state.latent, state.previous, state.tool, actions)
+        return State(following, state.latent, tool)
+
+    def _state(self, observation: Observation, count: int) -> State:
         tool = ((observation.tool - self._tool_mean) / self._tool_std).astype(np.float32)
-        return (
-            np.tile(observation.previous, (count, 1)),
+        return State(
             np.tile(observation.latent, (count, 1)),
+            np.tile(observation.previous, (count, 1)),
             np.tile(tool, (count, 1)),
         )
 
     def surprise(self, before: Observation, actions: Array, after: Array) -> float:
         """Mean squared error of the latent predicted from `before` under a block (block·A,); `after` came."""
-        previous, latent, tool = self._start(before, 1)
-        predicted, _ = self.predict(latent, previous, tool, actions[None])
-        return float(np.mean((predicted[0] - after) ** 2))
+        predicted = self._advance(self._state(before, 1), actions[None]).latent[0]
+        return float(np.mean((predicted - after) ** 2))
