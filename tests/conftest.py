@@ -21,6 +21,7 @@ EPISODES, STEPS, IMAGE_SIZE, LIMIT_M = 8, 40, 64, 0.02
 # Heads are saved at every fourth step, so a cut after the fifth goes back one.
 TINY_SETTINGS: dict[str, Any] = {
     "latent_dim": 16,
+    "max_steps": 20,
     "batch": 4,
     "steps": 4,
     "head_batch": 16,
@@ -59,7 +60,8 @@ def draw_episodes(info: DatasetInfo, count: int, seed: int = 0) -> Episodes:
     tool = np.zeros((count, info.steps + 1, 3), np.float32)
     tool[:, 1:, :dim] = actions.cumsum(1)
     tool += np.array([0.47, 0.0, 0.025], np.float32)
-    cube = np.broadcast_to(rng.uniform([0.4, -0.1, 0.03], [0.55, 0.1, 0.03], (count, 1, 3)), tool.shape)
+    lowest, highest = [0.4, -0.1, 0.03, 0.0], [0.55, 0.1, 0.03, 0.0]
+    cube = np.broadcast_to(rng.uniform(lowest, highest, (count, 1, 4)), (*tool.shape[:2], 4))
     frames = np.full((*tool.shape[:2], info.image_size, info.image_size, 3), 90, np.uint8)
     for place, colour in ((cube, (200, 30, 30)), (tool, (255, 255, 255))):
         pixel = np.clip((place[..., :2] - [0.27, -0.2]) / 0.4 * info.image_size, 0, info.image_size - 6)
