@@ -3,7 +3,7 @@
     bundle = load_bundle(Path("models/panda-push"))
     encoder, world_model = bundle.encoder(), bundle.world_model()
 
-Every graph is checked against its sha256. A bundle that does not fit the robot or camera it is started with
+Every file is checked against its sha256. A bundle that does not fit the robot or camera it is started with
 is refused by `check_fits`, naming the mismatch.
 """
 
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
 from perception.encoder import Encoder
 from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
+from perception.surprise import SCORES, Yardstick
 from planner.errors import BundleError
 
 if TYPE_CHECKING:
@@ -82,14 +84,6 @@ class ToolNormalisation(_Section):
         return len(self.mean)
 
 
-class Surprise(_Section):
-    """Quantiles of the one-step latent prediction error on held-out episodes."""
-
-    p50: float = Field(gt=0)
-    p90: float = Field(gt=0)
-    p99: float = Field(gt=0)
-
-
 class Graph(_Section):
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -100,6 +94,27 @@ class Graphs(_Section):
     predictor: Graph
     proposal: Graph
     energy: Graph
+
+
+class Surprise(_Section):
+    """The calibration of `perception.surprise`: the file of its yardstick's arrays, the unit of each score,
+    and the surprise that slows, holds and stops the arm, by quantiles over whole held-out `episodes`.
+    """
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    scales: dict[str, PositiveFloat]
+    slow: PositiveFloat
+    hold: PositiveFloat
+    stop: PositiveFloat
+    episodes: int = Field(ge=1)
+
+    @field_validator("scales")
+    @classmethod
+    def _has_every_score(cls, scales: dict[str, float]) -> dict[str, float]:
+        if set(scales) != set(SCORES):
+            raise ValueError(f"the scores are {', '.join(SCORES)}, not {', '.join(scales)}")
+        return scales
 
 
 class BundleInfo(_Section):
@@ -166,6 +181,28 @@ class Bundle:
 
         return WorldModel(self)
 
+    def yardstick(self) -> Yardstick:
+        """What surprise is measured by. Raises BundleError if the file is not as described."""
+        path, size, tool = self.path / self.info.surprise.file, self.info.latent_dim, self.info.tool.dim
+        expected = {
+            "error_whitening": (size, size),
+            "latent_whitening": (size, size),
+            "latent_mean": (size,),
+            "tool_std": (tool,),
+        }
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: np.asarray(file[name], np.float32) for name in expected}
+        except Exception as error:  # whatever the parsers of zip and header make of damaged bytes
+            raise BundleError(f"{path} cannot be read ({error}): export the bundle again") from error
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != expected or not all(np.isfinite(array).all() for array in arrays.values()):
+            raise BundleError(
+                f"{path} holds {found}; by {DESCRIPTION} it should hold finite {expected}: "
+                "export the bundle again"
+            )
+        return Yardstick(**arrays)
+
     def open(self, graph: Graph, inputs: dict[str, int]) -> Any:
         """An ONNX Runtime session of one of the bundle's graphs, which takes `inputs` of these widths."""
         session = open_graph(self.path / graph.file, graph.sha256)
@@ -193,7 +230,7 @@ class Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Load and check a bundle: its description and the sha256 of every graph. Raises BundleError."""
+    """Load and check a bundle: its description and the sha256 of every file. Raises BundleError."""
     path = Path(path)
     description = path / DESCRIPTION
     if not description.is_file():
@@ -213,13 +250,14 @@ def load_bundle(path: Path) -> Bundle:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         raise BundleError(f"{description}: {key}: {problem['msg']}; export the bundle again") from error
-    for graph in (info.graphs.encoder, info.graphs.predictor, info.graphs.proposal, info.graphs.energy):
-        file = path / graph.file
+    graphs = info.graphs
+    for part in (graphs.encoder, graphs.predictor, graphs.proposal, graphs.energy, info.surprise):
+        file = path / part.file
         if not file.is_file():
             raise BundleError(f"{file} is missing: export the bundle again, or check it out of git again")
-        if file_sha256(file) != graph.sha256:
+        if file_sha256(file) != part.sha256:
             raise BundleError(
-                f"{file} is not the graph that {DESCRIPTION} names (sha256 differs): "
+                f"{file} is not the file that {DESCRIPTION} names (sha256 differs): "
                 "export the bundle again, or check it out of git again"
             )
     return Bundle(path, info)

@@ -26,6 +26,7 @@ from planner.errors import BundleError
 from planner.model_card import model_card
 
 OPSET = 20
+YARDSTICK = "surprise.npz"
 PARITY_TOLERANCE = 1e-4
 
 
@@ -76,6 +77,7 @@ def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> di
             for key, value in model.items()
         }
         save_file(weights, staging / "weights.safetensors")
+        np.savez(staging / YARDSTICK, **state["surprise"]["yardstick"])
         description = _description(state, info, config, out.name, staging)
         content = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False)
         (staging / DESCRIPTION).write_text(content)
@@ -199,7 +201,13 @@ def _description(
             },
             "tool": {name: [float(v) for v in values] for name, values in state["normaliser"].items()},
             "graphs": graphs,
-            "surprise": state["surprise"],
+            "surprise": {
+                "file": YARDSTICK,
+                "sha256": file_sha256(staging / YARDSTICK),
+                "scales": state["surprise"]["scales"],
+                **state["surprise"]["levels"],
+                "episodes": state["surprise"]["episodes"],
+            },
             "training": {
                 "episodes": info.episodes,
                 "steps_per_episode": info.steps,

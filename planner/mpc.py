@@ -18,6 +18,7 @@ from planner.bundle import Bundle
 from planner.contract import Array, Observation, Planner
 from planner.errors import PlannerError
 from planner.planners import make_planner
+from planner.surprise import LONGEST, SHORTEST, Caution, SurpriseMonitor
 
 # Arrived: the learned time-to-go stays below this many model steps for this long.
 REACHED_STEPS = 0.5
@@ -30,15 +31,16 @@ __all__ = ["Decision", "RecedingHorizon", "make_planner"]
 class Decision:
     """What to do now: `action` (A,) metres over one action period, decided from the frame at `stamp_ns`.
 
-    `steps_to_go` is the learned distance to the goal in model steps; `surprise` the prediction error of the
-    last step as a multiple of its 99 % quantile on held-out data, NaN until two steps have been seen;
-    `reached` says that the goal has been met, and held, for a second.
+    `steps_to_go` is the learned distance to the goal in model steps; `surprise` how far the last steps are
+    from what the model expects (`perception.surprise`), NaN until two have been seen, and `caution` what that
+    asks of the safety gate; `reached` says that the goal has been met, and held, for a second.
     """
 
     action: Array
     energy: float
     steps_to_go: float
     surprise: float
+    caution: Caution
     plan_ms: float
     candidates: int
     reached: bool
@@ -50,13 +52,16 @@ class RecedingHorizon:
 
     def __init__(self, bundle: Bundle, planner: Planner) -> None:
         self._action = bundle.action
-        self._surprise_scale = bundle.info.surprise.p99
         self._latent_dim = bundle.info.latent_dim
+        self._tool_dim = bundle.info.tool.dim
         self._world_model = bundle.world_model()
+        self._monitor = SurpriseMonitor(bundle, self._world_model)
         self._planner = planner
         self._goal: Array | None = None
         self._history: deque[tuple[int, Array, Array]] = deque()
         self._decisions: deque[tuple[int, Array]] = deque()
+        self._shares: deque[tuple[int, float]] = deque([(0, 1.0)])
+        self._began_ns = 0
         self._near_since_ns: int | None = None
 
     def begin(self, goal: ArrayLike) -> None:
@@ -69,28 +74,39 @@ class RecedingHorizon:
         self._goal = latent
         self._near_since_ns = None
         self._decisions.clear()
+        # What happened before, to whomever's orders, is no surprise.
+        self._began_ns = self._history[-1][0] if self._history else 0
         self._planner.begin(latent)
 
     def end(self) -> None:
         """Pursue nothing any more."""
         self._goal = None
 
+    def permit(self, share: float, stamp_ns: int) -> None:
+        """From `stamp_ns` on `share` of the decided motion reaches the arm: what the gate lets through.
+
+        Without its word that is all of it. An arm that is held is no surprise then.
+        """
+        self._shares.append((stamp_ns, share))
+
     def observe(self, latent: ArrayLike, tool_position: ArrayLike, stamp_ns: int) -> None:
-        """Remember a latent (D,) and the tool (3,) metres at `stamp_ns`; late or broken ones are dropped."""
+        """Remember a latent (D,) and the tool state (P,) metres at `stamp_ns`; late or broken ones are dropped."""
         z = np.asarray(latent, dtype=np.float32)
         tool = np.asarray(tool_position, dtype=np.float32)
-        if z.shape != (self._latent_dim,) or tool.shape != (3,):
+        if z.shape != (self._latent_dim,) or tool.shape != (self._tool_dim,):
             return
         if not (np.isfinite(z).all() and np.isfinite(tool).all()):
             return
         if self._history and stamp_ns <= self._history[-1][0]:
             return
         self._history.append((stamp_ns, z, tool))
-        horizon_ns = 3 * self._action.step_ns
+        horizon_ns = LONGEST * self._action.step_ns
         while self._history[0][0] < stamp_ns - horizon_ns:
             self._history.popleft()
-        while self._decisions and self._decisions[0][0] < stamp_ns - 2 * horizon_ns:
-            self._decisions.popleft()
+        for past in (self._decisions, self._shares):
+            # The last of those from before is in force at the beginning.
+            while len(past) > 1 and past[1][0] < stamp_ns - horizon_ns:
+                past.popleft()
 
     def decide(self) -> Decision | None:
         """Plan from the newest latent. None while the last model step has a gap in it, or without a goal."""
@@ -102,7 +118,7 @@ class RecedingHorizon:
             return None
         plan = self._planner.plan(observation)
         steps = float(self._world_model.steps_to_go(observation.latent[None], self._goal)[0])
-        surprise = self._surprise(observation)
+        surprise, caution = self._surprise(stamp_ns)
         action = np.clip(plan.actions[0], -self._action.limit_m, self._action.limit_m)
         self._decisions.append((stamp_ns, action))
         return Decision(
@@ -110,6 +126,7 @@ class RecedingHorizon:
             energy=plan.energy,
             steps_to_go=steps,
             surprise=surprise,
+            caution=caution,
             plan_ms=plan.elapsed_s * 1e3,
             candidates=plan.candidates,
             reached=self._is_reached(steps, stamp_ns),
@@ -131,24 +148,35 @@ class RecedingHorizon:
         nearest = min(self._history, key=lambda entry: abs(entry[0] - stamp_ns))
         return nearest if abs(nearest[0] - stamp_ns) <= 0.5e9 * self._action.period_s else None
 
-    def _surprise(self, observation: Observation) -> float:
-        """How wrong the model was about now, one step ago, under the actions that were then decided."""
-        before = self._observation(observation.stamp_ns - self._action.step_ns)
-        if before is None:
-            return float("nan")
-        block = [
-            self._action_at(before.stamp_ns + round(i * self._action.period_s * 1e9))
-            for i in range(self._action.block)
-        ]
-        actions = np.concatenate(block).astype(np.float32) / np.float32(self._action.limit_m)
-        return self._world_model.surprise(before, actions, observation.latent) / self._surprise_scale
+    def _surprise(self, stamp_ns: int) -> tuple[float, Caution]:
+        """How much the last model steps since `begin` surprise, under the actions that reached the arm."""
+        steps: list[tuple[int, Array, Array]] = []
+        while len(steps) < LONGEST:
+            step = self._at(stamp_ns - len(steps) * self._action.step_ns)
+            if step is None or step[0] < self._began_ns:
+                break
+            steps.insert(0, step)
+        if len(steps) < SHORTEST:
+            return float("nan"), Caution.CALM
+        actions = np.array([self._block_from(step[0]) for step in steps[:-1]], np.float32)
+        latents, tools = (np.array([step[i] for step in steps], np.float32) for i in (1, 2))
+        return self._monitor.judge(latents, tools, actions)
+
+    def _block_from(self, stamp_ns: int) -> Array:
+        """The action block (block·A,) in −1…1 that reached the arm from `stamp_ns` on."""
+        period_ns = round(self._action.period_s * 1e9)
+        block = [self._action_at(stamp_ns + i * period_ns) for i in range(self._action.block)]
+        return np.concatenate(block) / np.float32(self._action.limit_m)
 
     def _action_at(self, stamp_ns: int) -> Array:
-        """The action in force at `stamp_ns`; zeros before the first decision."""
-        slack_ns = 0.25e9 * self._action.period_s
+        """The action in force at `stamp_ns`, as far as the gate let it through; zeros before the first."""
+        limit_ns = stamp_ns + 0.25e9 * self._action.period_s
         for decided_ns, action in reversed(self._decisions):
-            if decided_ns <= stamp_ns + slack_ns:
-                return action
+            if decided_ns <= limit_ns:
+                share = next(
+                    (share for since_ns, share in reversed(self._shares) if since_ns <= limit_ns), 1.0
+                )
+                return action * np.float32(share)
         return np.zeros(self._action.dim, np.float32)
 
     def _is_reached(self, steps: float, stamp_ns: int) -> bool:

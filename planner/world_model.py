@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class Imagined:
-    """N imagined futures of H steps: `latents` (N, H, D), the blocks (N, H, block·A) that led there, the end."""
+    """N imagined futures of H steps: `latents` (N, H, D), the blocks (N, H, block·A) of them, the `end`."""
 
     latents: Array
     actions: Array
@@ -55,6 +55,10 @@ class WorldModel:
         inputs = {"latent": latent, "previous": previous, "tool": tool, "actions": actions}
         following, moved = self._predictor.run(None, inputs)
         return following, moved
+
+    def normalise(self, tool: Array) -> Array:
+        """Tool states (..., P) in metres as the model takes them."""
+        return ((tool - self._tool_mean) / self._tool_std).astype(np.float32)
 
     def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
         """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps."""
@@ -103,14 +107,9 @@ class WorldModel:
         return State(following, state.latent, tool)
 
     def _state(self, observation: Observation, count: int) -> State:
-        tool = ((observation.tool - self._tool_mean) / self._tool_std).astype(np.float32)
+        tool = self.normalise(observation.tool)
         return State(
             np.tile(observation.latent, (count, 1)),
             np.tile(observation.previous, (count, 1)),
             np.tile(tool, (count, 1)),
         )
-
-    def surprise(self, before: Observation, actions: Array, after: Array) -> float:
-        """Mean squared error of the latent predicted from `before` under a block (block·A,); `after` came."""
-        predicted = self._advance(self._state(before, 1), actions[None]).latent[0]
-        return float(np.mean((predicted - after) ** 2))

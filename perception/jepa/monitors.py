@@ -9,6 +9,7 @@ probe            how well a linear map reads positions from a latent, RMSE in ce
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from perception.dataset import Episodes
 from perception.jepa.model import Encoder, Predictor
 from perception.jepa.windows import Windows
+from perception.surprise import SCORES, Experience, Yardstick, calibrate, experience_of
 
 OPEN_LOOP_STEPS = 8
 ENCODE_BATCH = 512
@@ -50,18 +52,35 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
     return np.concatenate(parts).reshape(*frames.shape[:2], -1)
 
 
-@torch.no_grad()
-def surprise_quantiles(encoder: Encoder, predictor: Predictor, windows: Windows) -> dict[str, float]:
-    """Quantiles of the one-step latent MSE, window by window, over windows of at least 3 held-out steps."""
+def calibrate_surprise(
+    encoder: Encoder, predictor: Predictor, windows: Windows, held_out: Windows
+) -> dict[str, Any]:
+    """What the run-time monitor needs: a yardstick from as many training episodes as are held out, scales and
+    levels from every moment of the held-out ones. Both models are left in evaluation mode.
+    """
     predictor.eval()
-    count = 16 * len(windows.frames)
-    rng = np.random.default_rng(1)
-    episode, start = rng.integers(len(windows.frames), size=count), rng.integers(windows.starts, size=count)
-    frames, tool, actions = windows.take(episode, start)
-    latents = torch.from_numpy(encode_all(encoder, frames[:, :3].numpy()))
-    predicted, _ = predictor(latents[:, 1], latents[:, 0], tool[:, 1], actions[:, 1])
-    errors = ((predicted - latents[:, 2]) ** 2).mean(1).numpy()
-    return {f"p{q}": float(np.percentile(errors, q)) for q in (50, 90, 99)}
+
+    @torch.no_grad()
+    def predict(*inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        latent, tool = predictor(*(torch.from_numpy(value) for value in inputs))
+        return latent.numpy(), tool.numpy()
+
+    def recorded(part: Windows) -> tuple[Experience, int]:
+        count = len(held_out.frames)
+        latents = encode_all(encoder, part.frames[:count])
+        return experience_of(latents, part.tool[:count], part.actions[:count], part.block)
+
+    usual, _ = recorded(windows)
+    yardstick = Yardstick.fit(usual, windows.tool_std, predict)
+    experience, moments = recorded(held_out)
+    scores = yardstick.scores(experience, predict).reshape(-1, moments, len(SCORES))
+    scales, levels = calibrate(scores)
+    return {
+        "yardstick": asdict(yardstick),
+        "scales": dict(zip(SCORES, scales.tolist(), strict=True)),
+        "levels": levels,
+        "episodes": len(scores),
+    }
 
 
 @torch.no_grad()
@@ -81,7 +100,9 @@ def read_health(encoder: Encoder, predictor: Predictor, windows: Windows, episod
         open_loop_error=errors[-1],
         open_loop_normalised=errors[-1] / max(still, 1e-9),
         tool_probe_cm=_probe_cm(latents, episodes.tool[..., :3]),
-        object_probe_cm=None if np.isnan(episodes.object).any() else _probe_cm(latents, episodes.object[..., :3]),
+        object_probe_cm=None
+        if np.isnan(episodes.object).any()
+        else _probe_cm(latents, episodes.object[..., :3]),
     )
 
 

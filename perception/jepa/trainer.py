@@ -22,7 +22,7 @@ from perception.errors import TrainingError
 from perception.jepa.config import TrainConfig
 from perception.jepa.losses import steps_to_go_loss, world_model_terms
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
-from perception.jepa.monitors import OPEN_LOOP_STEPS, encode_all, read_health, surprise_quantiles
+from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_all, read_health
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
 CHECKPOINT = "checkpoint.pt"
@@ -66,7 +66,7 @@ class Trainer:
         self.world_model_step = self.head_step = 0
         self.seconds = 0.0
         self.health: dict[str, float] = {}
-        self.surprise: dict[str, float] = {}
+        self.surprise: dict[str, Any] = {}
 
     @classmethod
     def begin(cls, data: Path, out: Path, config: TrainConfig) -> Trainer:
@@ -119,7 +119,7 @@ class Trainer:
                     self.health = read_health(self.encoder, self.predictor, watch, self.held_out).as_dict()
                     report.health(self.world_model_step, self.health)
                 if self.world_model_step == config.steps:
-                    self.surprise = surprise_quantiles(self.encoder, self.predictor, watch)
+                    self.surprise = calibrate_surprise(self.encoder, self.predictor, windows, watch)
                 if (
                     self.world_model_step % config.checkpoint_every == 0
                     or self.world_model_step == config.steps

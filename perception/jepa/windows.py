@@ -42,7 +42,7 @@ class Windows:
     ) -> None:
         self.frames = episodes.frames
         self.block, self.length = block, length
-        self.tool = normaliser(episodes.tool)
+        self.tool, self.tool_std = normaliser(episodes.tool), normaliser.std
         self.actions = episodes.actions / np.float32(info.action_limit_m)
         self.starts = info.steps - block * (length - 1) + 1
 

@@ -13,12 +13,13 @@ from perception.dataset import DatasetInfo, Episodes
 from perception.jepa.monitors import (
     OPEN_LOOP_STEPS,
     Health,
+    calibrate_surprise,
     effective_rank,
     encode_all,
     read_health,
-    surprise_quantiles,
 )
 from perception.jepa.windows import Normaliser, Windows
+from perception.surprise import LONGEST, OPEN_LOOP
 
 BLOCK = 2
 
@@ -86,14 +87,22 @@ def test_there_is_no_object_probe_without_an_object(held_out: tuple[DatasetInfo,
     assert "object_probe_cm" in read(Thumbnail(), held_out).as_dict()
 
 
-def test_surprise_is_the_one_step_error_in_quantiles(held_out: tuple[DatasetInfo, Episodes]) -> None:
+def test_surprise_is_calibrated_on_whole_held_out_episodes(
+    held_out: tuple[DatasetInfo, Episodes],
+) -> None:
     info, episodes = held_out
     windows = Windows(info, episodes, BLOCK, 3, Normaliser.fit(episodes.tool))
-    quantiles = surprise_quantiles(Thumbnail(), StandsStill(), windows)  # type: ignore[arg-type]
+    found = calibrate_surprise(Thumbnail(), StandsStill(), windows, windows)  # type: ignore[arg-type]
+    assert found["episodes"] == len(episodes)
+    levels = found["levels"]
+    assert 0 < levels["slow"] <= levels["hold"] <= levels["stop"]
     latents = encode_all(Thumbnail(), episodes.frames)  # type: ignore[arg-type]
-    changes = ((latents[:, BLOCK:] - latents[:, :-BLOCK]) ** 2).mean(2)
-    assert 0 < quantiles["p50"] < quantiles["p90"] < quantiles["p99"] <= changes.max()
-    assert quantiles["p50"] == pytest.approx(np.median(changes), rel=0.5)
+    usual = latents[:, BLOCK * (LONGEST - 1) :]
+    np.testing.assert_allclose(found["yardstick"]["latent_mean"], usual.mean((0, 1)), rtol=1e-4)
+    tool = episodes.tool
+    # Standing still errs by what the tool moves in the open loop.
+    moved = np.linalg.norm(tool[:, OPEN_LOOP * BLOCK :] - tool[:, : -OPEN_LOOP * BLOCK], axis=2)
+    assert found["scales"]["tool"] == pytest.approx(moved[:, BLOCK:].max(), rel=1e-3)
 
 
 def test_encoding_in_batches_changes_nothing() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from planner.bundle import ActionSpace
+from perception.surprise import Yardstick
+from planner.bundle import ActionSpace, ToolNormalisation
 from planner.contract import Array, Observation, Plan
-from planner.world_model import Imagined
+from planner.world_model import Imagined, State
 
 LIMIT_M, PERIOD_NS = 0.02, 100_000_000
 
@@ -28,33 +29,48 @@ class ToyWorldModel:
         step = np.clip((goal - latents) / (2 * steps_left[:, None]), -1, 1).astype(np.float32)
         return np.tile(step, (1, 2))
 
-    def rollout(self, observation: Observation, actions: Array) -> Imagined:
+    def rollout(self, start: Observation | State, actions: Array) -> Imagined:
         moves = actions.reshape(*actions.shape[:2], 2, 2).sum(2)
-        return Imagined((observation.latent + moves.cumsum(1)).astype(np.float32), actions)
+        here = start.latent if isinstance(start, Observation) else start.latent[:, None]
+        latents = (here + moves.cumsum(1)).astype(np.float32)
+        return Imagined(latents, actions, State(latents[:, -1], latents[:, -1], latents[:, -1]))
 
     def rollout_reflex(
-        self, observation: Observation, goal: Array, arrivals: Array, horizon: int
+        self, observation: Observation, goal: Array, arrivals: Array, others: Array
     ) -> Imagined:
-        latent, latents, actions = np.tile(observation.latent, (len(arrivals), 1)), [], []
-        for step in range(horizon):
+        latent, actions = np.tile(observation.latent, (len(arrivals), 1)), []
+        for step in range(others.shape[1]):
             actions.append(self.propose(latent, goal, np.maximum(arrivals - step, 1)))
             latent = latent + actions[-1].reshape(-1, 2, 2).sum(1)
-            latents.append(latent)
-        return Imagined(np.stack(latents, 1), np.stack(actions, 1))
+        return self.rollout(observation, np.concatenate([np.stack(actions, 1), others]))
 
-    def surprise(self, before: Observation, actions: Array, after: Array) -> float:
-        return float(np.mean((before.latent + actions.reshape(2, 2).sum(0) - after) ** 2))
+    def normalise(self, tool: Array) -> Array:
+        return tool
+
+    def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
+        """The tool is not part of this world: it stays."""
+        return latent + actions.reshape(-1, 2, 2).sum(1), tool
 
 
 @dataclass(frozen=True)
 class ToySurprise:
-    p99: float = 0.25
+    """One unit of surprise is a latent that is off by 0.5, or a tool by 1 cm; nothing else counts."""
+
+    scales: dict[str, float] = field(
+        default_factory=lambda: {"latent": 0.25, "tool": 0.01, "outlier": 1e30, "stillness": 1e30}
+    )
+    slow: float = 2.0
+    hold: float = 3.0
+    stop: float = 5.0
 
 
 @dataclass(frozen=True)
 class ToyInfo:
     latent_dim: int = 2
     surprise: ToySurprise = ToySurprise()
+    tool: ToolNormalisation = ToolNormalisation(
+        mean=(0.5, 0.0, 0.1), std=(1.0, 1.0, 1.0), low=(-9.0, -9.0, -9.0), high=(9.0, 9.0, 9.0)
+    )
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,9 @@ class ToyBundle:
 
     def world_model(self) -> ToyWorldModel:
         return ToyWorldModel()
+
+    def yardstick(self) -> Yardstick:
+        return Yardstick(*(np.float32(array) for array in (np.eye(2), np.eye(2), np.zeros(2), np.ones(3))))
 
 
 @dataclass

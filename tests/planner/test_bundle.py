@@ -82,13 +82,34 @@ def test_a_truncated_graph_is_named(folder: Path, graph: str) -> None:
     path = folder / f"{graph}.onnx"
     path.write_bytes(path.read_bytes()[:-100])
     said = refusal(folder)
-    assert said.startswith(f"{path} is not the graph that bundle.yaml names (sha256 differs)")
+    assert said.startswith(f"{path} is not the file that bundle.yaml names (sha256 differs)")
     assert "export the bundle again" in said
+
+
+def test_a_yardstick_that_is_not_as_described_is_refused(
+    folder: Path, edit: Callable[[str, Any], None]
+) -> None:
+    path = folder / "surprise.npz"
+    with np.load(path) as file:
+        good = dict(file)
+    bad = np.full_like(good["latent_mean"], np.nan)
+    for arrays in ({**good, "latent_mean": bad}, {**good, "latent_mean": good["latent_mean"][1:]}):
+        np.savez(path, **arrays)
+        edit("surprise.sha256", file_sha256(path))
+        with pytest.raises(BundleError, match=r"surprise\.npz holds .* should hold .*: export the bundle"):
+            load_bundle(folder).yardstick()
+    for content in (b"", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        edit("surprise.sha256", file_sha256(path))
+        with pytest.raises(BundleError, match=r"surprise\.npz cannot be read .*: export the bundle again"):
+            load_bundle(folder).yardstick()
+    path.write_bytes(b"another")
+    assert "surprise.npz is not the file that bundle.yaml names" in refusal(folder)
 
 
 def test_a_graph_of_another_bundle_is_refused(folder: Path, edit: Callable[[str, Any], None]) -> None:
     edit("graphs.energy.sha256", "0" * 64)
-    assert "energy.onnx is not the graph" in refusal(folder)
+    assert "energy.onnx is not the file" in refusal(folder)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -119,7 +140,11 @@ def test_a_graph_changed_after_loading_is_refused_when_opened(folder: Path) -> N
         ("action.speed", 1.0, "action.speed: Extra inputs are not permitted"),
         ("graphs.decoder", {"file": "d.onnx", "sha256": "0" * 64}, "graphs.decoder: Extra inputs"),
         ("robot", None, "robot: Field required"),
-        ("surprise.p99", None, "surprise.p99: Field required"),
+        ("surprise.stop", None, "surprise.stop: Field required"),
+        ("surprise.hold", float("nan"), "surprise.hold: Input should be"),
+        ("surprise.slow", 0.0, "surprise.slow: Input should be greater than 0"),
+        ("surprise.scales.tool", None, "surprise.scales: Value error, the scores are latent, tool, outlier"),
+        ("surprise.scales.tool", -1.0, "surprise.scales.tool: Input should be greater than 0"),
         ("robot", 7, "robot: Input should be a valid string"),
         ("image_size", "sixty-four", "image_size: Input should be a valid integer"),
         ("image_size", 0, "image_size: Input should be greater than 0"),

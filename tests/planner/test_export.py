@@ -26,6 +26,7 @@ FILES = {
     "energy.onnx",
     "predictor.onnx",
     "proposal.onnx",
+    "surprise.npz",
     "weights.safetensors",
 }
 
@@ -94,6 +95,14 @@ def test_a_bundle_holds_graphs_weights_and_a_card(tiny_bundle: Path, tiny_state:
     for name in ("encoder", "predictor", "proposal", "energy"):
         graph = onnx.load(tiny_bundle / f"{name}.onnx")
         assert [opset.version for opset in graph.opset_import if opset.domain == ""] == [20]
+
+
+def test_a_bundle_holds_the_calibration_of_its_surprise(bundle: Bundle, tiny_state: dict[str, Any]) -> None:
+    found, calibrated = bundle.info.surprise, tiny_state["surprise"]
+    assert found.scales == calibrated["scales"] and found.episodes == calibrated["episodes"]
+    assert {name: getattr(found, name) for name in ("slow", "hold", "stop")} == calibrated["levels"]
+    for name, array in calibrated["yardstick"].items():
+        np.testing.assert_array_equal(getattr(bundle.yardstick(), name), array)
 
 
 def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> None:

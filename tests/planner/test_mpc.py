@@ -7,6 +7,7 @@ import pytest
 
 from planner.errors import PlannerError
 from planner.mpc import REACHED_HOLD_NS, Decision, RecedingHorizon
+from planner.surprise import Caution
 
 MS = 1_000_000
 START = 5_000 * MS
@@ -154,6 +155,7 @@ def test_surprise_is_unknown_until_two_steps_were_seen_and_a_number_from_then_on
         decision = run(loop, FAR, ms, ms)
         if decision is not None:
             assert np.isfinite(decision.surprise) == (ms >= 2 * STEP_MS), ms
+            assert decision.caution is Caution.CALM
     assert decision is not None
 
 
@@ -171,11 +173,72 @@ def test_a_world_that_does_as_predicted_is_no_surprise(loop: RecedingHorizon, sc
     assert decision is not None and decision.surprise == pytest.approx(0.0, abs=1e-9)
 
 
-def test_surprise_is_a_multiple_of_its_99_percent_quantile(loop: RecedingHorizon, toy_bundle: Any) -> None:
-    run(loop, (0.0, 0.0), 0, 400)
-    decision = run(loop, (2.0, 2.0), 500, 500)
+@pytest.mark.parametrize(
+    ("jump", "surprise", "caution"),
+    [
+        (0.6, 1.44, Caution.CALM),
+        (0.8, 2.56, Caution.SLOW),
+        (1.0, 4.0, Caution.HOLD),
+        (2.0, 16.0, Caution.STOP),
+        (3e19, np.inf, Caution.STOP),
+    ],
+)
+def test_a_latent_that_jumps_surprises_and_asks_for_caution(
+    loop: RecedingHorizon, jump: float, surprise: float, caution: Caution
+) -> None:
+    decision = run(loop, (0.0, 0.0), 0, 500)
     assert decision is not None
-    assert decision.surprise == pytest.approx(4.0 / toy_bundle.info.surprise.p99)
+    assert (decision.surprise, decision.caution) == (pytest.approx(0.0), Caution.CALM)
+    with np.errstate(over="ignore"):
+        decision = run(loop, (jump, jump), 600, 600)
+    assert decision is not None and decision.caution is caution
+    assert decision.surprise == pytest.approx(surprise, rel=1e-5)
+
+
+def test_a_tool_that_strays_adds_up_over_three_steps(loop: RecedingHorizon) -> None:
+    surprises = []
+    for i in range(20):
+        loop.observe(FAR, (0.5 + 0.005 * max(0, i - 8), 0.0, 0.1), START + i * 100 * MS)
+        decision = loop.decide()
+        surprises.append(decision.surprise if decision else 0.0)
+    assert surprises[8] == pytest.approx(0.0, abs=1e-5)
+    np.testing.assert_allclose(surprises[9:15], 0.5 * np.arange(1, 7), rtol=1e-3)
+    np.testing.assert_allclose(surprises[15:], 3.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_what_the_gate_holds_back_is_no_surprise(
+    loop: RecedingHorizon, toy_bundle: Any, scripted_planner: Any, share: float
+) -> None:
+    """The point moves by the share of the action that the gate lets through from 1 s on."""
+    place, moved, told, untold = np.zeros(2), np.zeros(2), 0.0, 0.0
+    deaf = RecedingHorizon(toy_bundle, scripted_planner)
+    deaf.begin(GOAL)
+    scripted_planner.action = (0.01, -0.02)
+    for i in range(25):
+        place = place + moved
+        stamp = START + i * 100 * MS
+        if i == 10:
+            loop.permit(share, stamp)
+        for horizon in (loop, deaf):
+            horizon.observe(place, TOOL, stamp)
+        decision, ignorant = loop.decide(), deaf.decide()
+        if decision is not None and ignorant is not None:
+            moved = decision.action / 0.02 * (share if i >= 10 else 1.0)
+            if i > 5:
+                told, untold = max(told, decision.surprise), max(untold, ignorant.surprise)
+    assert told == pytest.approx(0.0, abs=1e-8)
+    assert (untold > 1.0) == (share < 1.0)
+
+
+def test_what_happened_before_the_goal_is_no_surprise(loop: RecedingHorizon) -> None:
+    run(loop, (0.0, 0.0), 0, 500)
+    loop.observe((9.0, 9.0), TOOL, START + 600 * MS)
+    loop.begin(GOAL)
+    surprises = [run(loop, (9.0, 9.0), ms, ms).surprise for ms in range(700, 1400, 100)]  # type: ignore[union-attr]
+    assert np.isnan(surprises[0])
+    np.testing.assert_allclose(surprises[3:], 0.0, atol=1e-9)
+    assert not np.nanmax(surprises) > 1e-9
 
 
 def test_nothing_is_decided_without_a_goal(toy_bundle: Any, scripted_planner: Any) -> None:
