@@ -112,6 +112,7 @@ class SafetyGate:
             self._ignored,
             self._stops,
             self._caution,
+            self._speed_share(),
             self._slows,
             self._holds,
         )
@@ -269,8 +270,10 @@ class SafetyGate:
         return q + v * dt, v
 
     def _speed_share(self) -> float:
-        """What caution leaves of the speed."""
-        return {Caution.CALM: 1.0, Caution.SLOW: self.config.slow_share}.get(self._caution, 0.0)
+        """What caution and stops leave of the speed."""
+        if self._caution is Caution.HOLD or self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
+            return 0.0
+        return self.config.slow_share if self._caution is Caution.SLOW else 1.0
 
     def _settle(self) -> None:
         """Change state where the motion has ended, or should have been continued and was not."""

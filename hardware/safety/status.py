@@ -80,9 +80,10 @@ class SafetyStatus:
     pauses: int  # commands that ran out while the arm was moving, whether or not a stop followed
     states_ignored: int
     stops: int
-    caution: Caution = Caution.CALM  # in force now
-    slows: int = 0
-    holds: int = 0
+    caution: Caution  # in force now
+    speed_share: float  # how much of the commanded speed is let through now: 0 while holding or stopped
+    slows: int
+    holds: int
 
 
 @dataclass(frozen=True)

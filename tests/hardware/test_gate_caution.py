@@ -40,7 +40,7 @@ def new_arm() -> GatedArm:
 def test_slow_leaves_half_of_the_speed(make_arm):
     brisk, careful = make_arm(), make_arm()
     assert drive(careful, Caution.SLOW, 0.7) == pytest.approx(drive(brisk, Caution.CALM, 0.7) / 2, rel=0.15)
-    assert careful.gate.status.caution is Caution.SLOW
+    assert (careful.gate.status.caution, careful.gate.status.speed_share) == (Caution.SLOW, 0.5)
     assert (careful.gate.status.slows, careful.gate.status.holds, careful.gate.status.stops) == (1, 0, 0)
 
 
@@ -53,6 +53,7 @@ def test_hold_brings_a_moving_arm_to_rest_without_a_stop_while_commands_go_on(ar
     assert drive(arm, Caution.HOLD, 1.0) == pytest.approx(0.0, abs=1e-9)
     status = arm.gate.status
     assert (status.state, status.reason, status.holds) == (SafetyState.ACTIVE, Reason.NONE, 1)
+    assert status.speed_share == 0.0
 
 
 @pytest.mark.parametrize("raised, share", [(Caution.SLOW, 0.5), (Caution.HOLD, 0.0)])
@@ -111,8 +112,8 @@ def test_stop_brings_the_arm_to_rest_until_reset(arm):
     assert (status.state, status.reason) == (SafetyState.STOPPED, Reason.SURPRISE)
     assert status.text == Reason.SURPRISE.text and status.stops == 1
     drive(arm, Caution.CALM, 2.0)
-    assert arm.gate.status.state is SafetyState.STOPPED
-    assert arm.gate.reset(arm.now_s).accepted
+    assert arm.gate.status.state is SafetyState.STOPPED and arm.gate.status.speed_share == 0.0
+    assert arm.gate.reset(arm.now_s).accepted and arm.gate.status.speed_share == 1.0
     assert drive(arm, Caution.CALM, 0.35) > 0.01
 
 
