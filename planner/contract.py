@@ -13,7 +13,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known now: latents (D,) of now and of one model step ago, the tool position (3,) in metres."""
+    """What is known now: latents (D,) of now and of one model step ago, the tool state (P,) in metres."""
 
     latent: Array
     previous: Array
@@ -26,13 +26,14 @@ class Plan:
     """`actions` float32 (H·block, A) metres, each over one action period; the first is for now.
 
     `energy` is the plan's predicted cost, `candidates` how many action sequences were compared,
-    `elapsed_s` how long planning took.
+    `elapsed_s` how long planning took, `dropped` what there was no time for, in words ("" if nothing).
     """
 
     actions: Array
     energy: float
     candidates: int
     elapsed_s: float
+    dropped: str = ""
 
 
 class Planner(Protocol):

@@ -31,11 +31,20 @@ class TimeToGo:
         return self._world_model.steps_to_go(latents, goal)
 
 
-def path_energy(energy: Energy, latents: Array, goal: Array) -> Array:
-    """Energy (N,) of imagined paths (N, H, D): the mean over the path, its end counting once more in full.
+def energies_along(energy: Energy, latents: Array, goal: Array) -> Array:
+    """Energies (N, H) of every step of imagined paths (N, H, D)."""
+    count, horizon, size = latents.shape
+    return energy(latents.reshape(-1, size), goal).reshape(count, horizon)
+
+
+def of_path(along: Array) -> Array:
+    """Energy (N,) of paths from those of their steps (N, H): the mean, the end counting once more in full.
 
     The mean rewards getting near early and staying; the end keeps the last step from being a detail.
     """
-    count, horizon, size = latents.shape
-    along = energy(latents.reshape(-1, size), goal).reshape(count, horizon)
     return np.asarray(along.mean(1) + along[:, -1])
+
+
+def path_energy(energy: Energy, latents: Array, goal: Array) -> Array:
+    """Energy (N,) of imagined paths (N, H, D)."""
+    return of_path(energies_along(energy, latents, goal))

@@ -1,19 +1,36 @@
-"""The planners by name: `hold` and `random` (baselines), `mode1` (reflex), `cem`, `mode2` (reasoning)."""
+"""The planners by name.
+
+Baselines: `hold`, `random`. `mode1`: the reflex alone. `cem`: plain search by the distance of latents.
+`mode2`: the reflex imagined for several times of arrival, the best one refined by a short search under the
+learned time-to-go; `icem`, `mppi` and `gradient` are the same with another refiner.
+"""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.bundle import ActionSpace, Bundle
+from planner.budget import Allowance, Budget, Clock
+from planner.bundle import Bundle
+from planner.constraints import MotionLimits
 from planner.contract import Array, Observation, Plan, Planner
 from planner.energy import TimeToGo, latent_distance, path_energy
 from planner.errors import PlannerError
-from planner.optimisers.cem import CemConfig, optimise
-from planner.world_model import Imagined, WorldModel
+from planner.optimisers.cem import Cem
+from planner.optimisers.contract import CostAndGradient, Effort, Optimiser, Problem
+from planner.optimisers.gradient import Gradient
+from planner.optimisers.icem import Icem
+from planner.optimisers.mppi import Mppi
+from planner.scoring import PathCost
+
+if TYPE_CHECKING:
+    from planner.differentiable import DifferentiableModel
 
 
 class HoldPlanner:
@@ -21,8 +38,8 @@ class HoldPlanner:
 
     name = "hold"
 
-    def __init__(self, action: ActionSpace) -> None:
-        self._actions = np.zeros((action.block, action.dim), np.float32)
+    def __init__(self, bundle: Bundle) -> None:
+        self._actions = np.zeros((bundle.action.block, bundle.action.dim), np.float32)
 
     def begin(self, goal: Array) -> None:
         pass
@@ -36,29 +53,42 @@ class RandomPlanner:
 
     name = "random"
 
-    def __init__(self, action: ActionSpace, seed: int) -> None:
-        self._action = action
+    def __init__(self, bundle: Bundle, seed: int) -> None:
+        self._action = bundle.action
+        self._limits = MotionLimits(bundle.action, bundle.info.tool)
         self._rng = np.random.default_rng([seed, 0x4A])
 
     def begin(self, goal: Array) -> None:
         pass
 
     def plan(self, observation: Observation) -> Plan:
-        limit = self._action.limit_m
-        actions = self._rng.uniform(-limit, limit, (self._action.block, self._action.dim))
-        return Plan(actions.astype(np.float32), 0.0, 1, 0.0)
+        sequence = self._rng.uniform(-1, 1, (1, self._action.block, self._action.dim))
+        actions = self._limits.allow(sequence.astype(np.float32), observation.tool)[0]
+        return Plan(actions * np.float32(self._action.limit_m), 0.0, 1, 0.0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The chosen sequence (T, A) in −1…1, its energy, how many were compared, what was dropped for time."""
+
+    actions: Array
+    energy: float
+    candidates: int
+    dropped: str = ""
 
 
 class LatentPlanner(ABC):
-    """What the planners that use the world model share: goal, action units, and the last plan as a start."""
+    """What the planners that use the world model share: goal, limits, time, and the last plan as a start."""
 
     name: str
     horizon: int
 
-    def __init__(self, world_model: WorldModel, action: ActionSpace, seed: int) -> None:
-        self.world_model = world_model
-        self.action = action
-        self.energy = TimeToGo(world_model)
+    def __init__(self, bundle: Bundle, seed: int = 0, budget: Budget | None = None) -> None:
+        self.world_model = bundle.world_model()
+        self.action = bundle.action
+        self.limits = MotionLimits(bundle.action, bundle.info.tool)
+        self.energy = TimeToGo(self.world_model)
+        self.budget = budget or Budget()
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._goal: Array | None = None
@@ -76,25 +106,53 @@ class LatentPlanner(ABC):
         self._rng = np.random.default_rng(self._seed)
 
     def plan(self, observation: Observation) -> Plan:
-        started = time.perf_counter()
-        blocks, energy, candidates = self.search(observation)
-        actions = blocks.reshape(-1, self.action.dim)
-        self._last = (observation.stamp_ns, actions)
-        return Plan(actions * self.action.limit_m, energy, candidates, time.perf_counter() - started)
+        self.budget.start()
+        found = self.search(observation)
+        self._last = (observation.stamp_ns, found.actions)
+        actions = found.actions * np.float32(self.action.limit_m)
+        return Plan(actions, found.energy, found.candidates, self.budget.elapsed_s, found.dropped)
 
     @abstractmethod
-    def search(self, observation: Observation) -> tuple[Array, float, int]:
-        """The chosen blocks (H, block·A) in −1…1, their energy, and how many sequences were compared."""
+    def search(self, observation: Observation) -> Found: ...
+
+    def allow(self, sequences: Array, observation: Observation) -> Array:
+        return self.limits.allow(sequences, observation.tool)
 
     def warm_start(self, stamp_ns: int) -> Array:
-        """The rest of the last plan at `stamp_ns`, then zeros: (H, block·A) in −1…1. Zeros without one."""
+        """The rest of the last plan at `stamp_ns`, then zeros: (T, A) in −1…1. Zeros without one."""
         rest = np.zeros((self.horizon * self.action.block, self.action.dim), np.float32)
         if self._last is not None:
             stamp, actions = self._last
             passed = round((stamp_ns - stamp) * 1e-9 / self.action.period_s)
             left = actions[passed : passed + len(rest)]
             rest[: len(left)] = left
-        return rest.reshape(self.horizon, -1)
+        return rest
+
+    def problem(
+        self,
+        cost: PathCost,
+        observation: Observation,
+        horizon: int,
+        cost_and_gradient: CostAndGradient | None = None,
+    ) -> Problem:
+        """What the optimisers need to know to search for sequences of `horizon` model steps."""
+        return Problem(
+            cost=cost,
+            allow=lambda sequences: self.allow(sequences, observation),
+            switches=self.limits.switches,
+            time_for=lambda samples: self.budget.time_for(samples, horizon),
+            cost_and_gradient=cost_and_gradient,
+        )
+
+    def refine(
+        self, optimiser: Optimiser, problem: Problem, seed: Array, effort: Effort, horizon: int
+    ) -> tuple[Array, float, int, int]:
+        """The optimiser's best sequence, its cost, candidates and iterations; the time it took is learned."""
+        began = self.budget.clock()
+        solution = optimiser.optimise(problem, seed, effort, self._rng)
+        each = (self.budget.clock() - began) / solution.iterations
+        self.budget.refining.learn(solution.candidates // solution.iterations, horizon, each)
+        return solution.actions, solution.cost, solution.candidates, solution.iterations
 
 
 class Mode1Planner(LatentPlanner):
@@ -103,11 +161,12 @@ class Mode1Planner(LatentPlanner):
     name = "mode1"
     horizon = 1
 
-    def search(self, observation: Observation) -> tuple[Array, float, int]:
+    def search(self, observation: Observation) -> Found:
         latent = observation.latent[None]
         steps = self.energy(latent, self.goal)
         left = np.clip(steps, 1.0, self.world_model.max_steps)
-        return self.world_model.propose(latent, self.goal, left), float(steps[0]), 1
+        proposed = self.world_model.propose(latent, self.goal, left).reshape(1, -1, self.action.dim)
+        return Found(self.allow(proposed, observation)[0], float(steps[0]), 1)
 
 
 class CemPlanner(LatentPlanner):
@@ -115,20 +174,30 @@ class CemPlanner(LatentPlanner):
 
     name = "cem"
     horizon = 8
-    config = CemConfig(samples=200, iterations=4, elites=20, std=0.6)
+    optimiser = Cem(samples=200, iterations=4, elites=20, std=0.6)
 
-    def search(self, observation: Observation) -> tuple[Array, float, int]:
-        def cost(sequences: Array) -> Array:
-            return path_energy(
-                latent_distance, self.world_model.rollout(observation, sequences).latents, self.goal
-            )
+    def search(self, observation: Observation) -> Found:
+        full = Allowance(self.horizon, self.optimiser.full)
+        afford = self.budget.afford(full, seeds=0)
+        cost = PathCost(self.world_model, latent_distance, observation, self.goal)
+        problem = self.problem(cost, observation, afford.horizon)
+        start = self.warm_start(observation.stamp_ns)[: afford.horizon * self.action.block]
+        actions, energy, candidates, done = self.refine(
+            self.optimiser, problem, start, afford.effort, afford.horizon
+        )
+        return Found(actions, energy, candidates, afford.shortfall(full, done))
 
-        blocks, energy = optimise(cost, self.warm_start(observation.stamp_ns), self.config, self._rng)
-        return blocks, energy, self.config.samples * self.config.iterations
+
+REFINERS: dict[str, Optimiser] = {
+    "mode2": Cem(samples=48, iterations=1, elites=8, std=0.2),
+    "icem": Icem(samples=48, iterations=3, elites=8, std=0.2),
+    "mppi": Mppi(samples=48, iterations=3, std=0.2),
+    "gradient": Gradient(samples=8, iterations=10, std=0.2),
+}
 
 
 class Mode2Planner(LatentPlanner):
-    """Reasoning: Mode-1 imagined for several times of arrival, the best kept, then refined by a short CEM.
+    """Reasoning: Mode-1 imagined for several times of arrival, the best kept, then refined by a short search.
 
     Both are judged by the learned time-to-go, which is trusted as far as it was seen to be right: while the
     goal is further than `trusted_steps`, an optimiser would exploit its errors where play never went, so the
@@ -136,48 +205,114 @@ class Mode2Planner(LatentPlanner):
     too, and the refinement never loses to its own start.
     """
 
-    name = "mode2"
     horizon = 6
-    arrivals = 12
     trusted_steps = 8.0
-    config = CemConfig(samples=48, iterations=1, elites=8, std=0.2)
+    # The best time of arrival is near the learned time-to-go: 0.4 to 1.5 times of it in all but a few.
+    arrivals_near, arrivals_far = 6, 12
+    latest_arrival, least_latest = 1.5, 8.0
+    kept_halfway = 0.5
 
-    def search(self, observation: Observation) -> tuple[Array, float, int]:
-        model, goal = self.world_model, self.goal
-        arrivals = np.linspace(1, model.max_steps, self.arrivals, dtype=np.float32)
-        imagined = model.rollout_reflex(observation, goal, arrivals, self.horizon)
-        if float(self.energy(observation.latent[None], goal)[0]) > self.trusted_steps:
-            blocks, energy = self._best(imagined)
-            return blocks, energy, self.arrivals
-        warm = self.warm_start(observation.stamp_ns)
-        others = model.rollout(observation, np.stack([warm, np.zeros_like(warm)]))
-        start, _ = self._best(imagined, others)
+    def __init__(
+        self,
+        bundle: Bundle,
+        seed: int = 0,
+        budget: Budget | None = None,
+        name: str = "mode2",
+        refiner: Optimiser | None = None,
+    ) -> None:
+        super().__init__(bundle, seed, budget)
+        self.name, self.refiner = name, refiner or REFINERS[name]
+        self._model = _differentiable(bundle, name) if self.refiner.needs_gradient else None
 
-        def cost(sequences: Array) -> Array:
-            return path_energy(self.energy, model.rollout(observation, sequences).latents, goal)
-
-        blocks, energy = optimise(cost, start, self.config, self._rng)
-        return blocks, energy, self.arrivals + 2 + self.config.samples * self.config.iterations
-
-    def _best(self, *futures: Imagined) -> tuple[Array, float]:
-        """The actions (H, block·A) of the future with the least energy, and that energy."""
-        latents = np.concatenate([future.latents for future in futures])
-        energies = path_energy(self.energy, latents, self.goal)
+    def search(self, observation: Observation) -> Found:
+        steps = float(self.energy(observation.latent[None], self.goal)[0])
+        near = steps <= self.trusted_steps
+        arrivals = self.arrivals(steps)
+        full = Allowance(self.horizon, self.refiner.full if near else Effort(0, 0))
+        afford = self.budget.afford(full, len(arrivals) + 2 * near)
+        warm = self.warm_start(observation.stamp_ns)[: afford.horizon * self.action.block]
+        others = np.stack([warm, np.zeros_like(warm)])[: 2 * near]
+        sequences, energies = self._imagine(observation, arrivals, others)
         best = int(np.argmin(energies))
-        return np.concatenate([future.actions for future in futures])[best], float(energies[best])
+        seed, energy, candidates, done = sequences[best], float(energies[best]), len(sequences), 0
+        effort = afford.effort
+        if effort.iterations and self.budget.time_for(effort.samples, afford.horizon):
+            problem = self._refinement(observation, afford.horizon)
+            seed, energy, more, done = self.refine(self.refiner, problem, seed, effort, afford.horizon)
+            candidates += more
+        return Found(seed, energy, candidates, afford.shortfall(full, done))
+
+    def arrivals(self, steps: float) -> Array:
+        """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away."""
+        latest = min(max(self.latest_arrival * steps, self.least_latest), self.world_model.max_steps)
+        count = self.arrivals_near if steps <= self.trusted_steps else self.arrivals_far
+        return np.linspace(1, latest, count, dtype=np.float32)
+
+    def _imagine(self, observation: Observation, arrivals: Array, others: Array) -> tuple[Array, Array]:
+        """Mode-1's sequences for `arrivals`, then `others` (M, T, A), all made allowed; their energies."""
+        began, model, dim = self.budget.clock(), self.world_model, self.action.dim
+        horizon = others.shape[1] // self.action.block
+        blocks = self.allow(others, observation).reshape(len(others), horizon, model.block_dim)
+        imagined = model.rollout_reflex(observation, self.goal, arrivals, blocks)
+        proposed = imagined.actions.reshape(len(imagined.actions), -1, dim)
+        sequences, latents = self.allow(proposed, observation), imagined.latents
+        moved = np.abs(sequences - proposed).max((1, 2)) > 1e-6
+        if moved.any():
+            # The reflex led out of what is allowed: what comes of the allowed part is to be imagined anew.
+            again = sequences[moved].reshape(-1, horizon, model.block_dim)
+            latents[moved] = model.rollout(observation, again).latents
+        energies = path_energy(self.energy, latents, self.goal)
+        self.budget.seeding.learn(len(sequences), horizon, self.budget.clock() - began)
+        return sequences, energies
+
+    def _refinement(self, observation: Observation, horizon: int) -> Problem:
+        cost = PathCost(self.world_model, self.energy, observation, self.goal, self.kept_halfway)
+        model, goal = self._model, self.goal
+        if model is None:
+            return self.problem(cost, observation, horizon)
+        return self.problem(
+            cost,
+            observation,
+            horizon,
+            lambda sequences: model.path_energy_and_gradient(observation, goal, sequences),
+        )
 
 
-PLANNERS: dict[str, Callable[[Bundle, int], Planner]] = {
-    "hold": lambda bundle, seed: HoldPlanner(bundle.action),
-    "random": lambda bundle, seed: RandomPlanner(bundle.action, seed),
-    "mode1": lambda bundle, seed: Mode1Planner(bundle.world_model(), bundle.action, seed),
-    "cem": lambda bundle, seed: CemPlanner(bundle.world_model(), bundle.action, seed),
-    "mode2": lambda bundle, seed: Mode2Planner(bundle.world_model(), bundle.action, seed),
+def _differentiable(bundle: Bundle, name: str) -> DifferentiableModel:
+    try:
+        import planner.differentiable as differentiable
+    except ModuleNotFoundError as error:
+        raise PlannerError(
+            f"planner {name} needs {error.name}, which is not installed: pip install 'jepa-arm[train]', "
+            "or choose another planner"
+        ) from error
+    return differentiable.DifferentiableModel(bundle)
+
+
+PLANNERS: dict[str, Callable[[Bundle, int, Budget], Planner]] = {
+    "hold": lambda bundle, seed, budget: HoldPlanner(bundle),
+    "random": lambda bundle, seed, budget: RandomPlanner(bundle, seed),
+    "mode1": Mode1Planner,
+    "cem": CemPlanner,
+    **{name: partial(Mode2Planner, name=name) for name in REFINERS},
 }
 
 
-def make_planner(name: str, bundle: Bundle, seed: int = 0) -> Planner:
-    """The planner called `name`, over the bundle's world model. Raises PlannerError for any other name."""
+def make_planner(
+    name: str,
+    bundle: Bundle,
+    seed: int = 0,
+    budget_ms: float | None = None,
+    clock: Clock = time.perf_counter,
+) -> Planner:
+    """The planner called `name`, over the bundle's world model.
+
+    With `budget_ms` a plan takes no longer than that and one iteration of its search; what it leaves out for
+    it, it says in `Plan.dropped`. Raises PlannerError for any other name, a budget that is none, or a planner
+    that needs what is not installed.
+    """
     if name not in PLANNERS:
         raise PlannerError(f"no planner {name!r}; there are {', '.join(PLANNERS)}")
-    return PLANNERS[name](bundle, seed)
+    if budget_ms is not None and not 0 < budget_ms < float("inf"):
+        raise PlannerError(f"a plan cannot be made in {budget_ms:g} ms: name a budget above 0")
+    return PLANNERS[name](bundle, seed, Budget(None if budget_ms is None else budget_ms * 1e-3, clock))

@@ -1,43 +1,50 @@
-"""The cross-entropy method over action sequences, bounds kept while sampling (Rubinstein & Kroese 2004)."""
+"""The cross-entropy method over action sequences (Rubinstein & Kroese 2004), limits kept while sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from planner.contract import Array
-
-Cost = Callable[[Array], Array]
-"""Action sequences (N, H, B) in −1…1 to costs (N,)."""
+from planner.optimisers.contract import Effort, Problem, Solution, cost_of
+from planner.optimisers.sampling import Incumbent, Std, around, spread_of
 
 
 @dataclass(frozen=True)
-class CemConfig:
+class Cem:
     """`samples` sequences in each of `iterations`; the `elites` refit the Gaussian, `min_std` at least."""
 
     samples: int
     iterations: int
     elites: int
-    std: float
+    std: Std
     min_std: float = 0.05
+    needs_gradient: bool = False
 
+    @property
+    def full(self) -> Effort:
+        return Effort(self.samples, self.iterations)
 
-def optimise(cost: Cost, start: Array, config: CemConfig, rng: np.random.Generator) -> tuple[Array, float]:
-    """The best sequence (H, B) found around `start` (H, B), and its cost. Never worse than `start` itself."""
-    best = np.clip(start, -1.0, 1.0).astype(np.float32)
-    best_cost = np.inf
-    mean, std = best, np.full_like(best, config.std)
-    for _ in range(config.iterations):
-        noise = rng.standard_normal((config.samples, *mean.shape), dtype=np.float32)
-        sequences = np.clip(mean + std * noise, -1.0, 1.0)
-        sequences[0] = best
-        sequences[1] = mean
-        costs = cost(sequences)
-        order = np.argsort(costs)
-        if costs[order[0]] < best_cost:
-            best, best_cost = sequences[order[0]].copy(), float(costs[order[0]])
-        elite = sequences[order[: config.elites]]
-        mean, std = elite.mean(0), np.maximum(elite.std(0), config.min_std)
-    return best, best_cost
+    def optimise(self, problem: Problem, seed: Array, effort: Effort, rng: np.random.Generator) -> Solution:
+        seed = problem.allow(seed[None])[0]
+        best, mean, deviations = Incumbent(seed), seed, spread_of(self.std, seed)
+        candidates = done = 0
+        for iteration in range(effort.iterations):
+            if iteration and not problem.time_for(effort.samples):
+                break
+            noise = rng.standard_normal((effort.samples, *seed.shape), dtype=np.float32)
+            sequences = around(problem, mean, deviations, noise, rng)
+            sequences[0] = best.actions
+            if iteration and effort.samples > 1:
+                sequences[1] = problem.allow(mean[None])[0]
+            costs = cost_of(problem, sequences)
+            best.offer(sequences, costs)
+            candidates, done = candidates + len(sequences), iteration + 1
+            order = np.argsort(costs)[: self.elites]
+            elite = sequences[order[np.isfinite(costs[order])]]
+            if len(elite):
+                mean, deviations = elite.mean(0), np.maximum(elite.std(0), self.min_std)
+                # The average of on and off is neither.
+                mean[:, problem.switches] = best.actions[:, problem.switches]
+        return Solution(best.actions, best.cost, candidates, done)

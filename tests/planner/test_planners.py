@@ -15,7 +15,8 @@ from planner.errors import PlannerError
 from planner.planners import PLANNERS, CemPlanner, Mode1Planner, Mode2Planner, make_planner
 
 PERIOD_NS = 100_000_000
-SEARCHING = ("mode1", "cem", "mode2")
+REFINING = ("mode2", "icem", "mppi", "gradient")
+SEARCHING = ("mode1", "cem", *REFINING)
 
 latents = st.tuples(st.floats(-20, 20), st.floats(-20, 20))
 
@@ -65,7 +66,7 @@ def test_the_same_seed_gives_the_same_plans(
         return np.concatenate([planner.plan(scene[0]).actions for _ in range(3)])
 
     np.testing.assert_array_equal(plans(5), plans(5))
-    if name in ("random", "cem", "mode2"):
+    if name in ("random", "cem", *REFINING):
         assert not np.array_equal(plans(5), plans(6))
 
 
@@ -82,7 +83,7 @@ def test_a_new_goal_forgets_all_about_the_last_one(
     np.testing.assert_array_equal(used.plan(observation).actions, fresh.plan(observation).actions)
 
 
-@pytest.mark.parametrize("name", ("cem", "mode2"))
+@pytest.mark.parametrize("name", ("cem", *REFINING))
 def test_a_plan_s_energy_is_that_of_its_own_imagined_path(
     bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
 ) -> None:
@@ -112,30 +113,36 @@ def mode2_never_loses_to_its_start(planner: Any, observation: Observation, goal:
     stay = np.zeros((planner.horizon * planner.action.block, planner.action.dim), np.float32)
     rest = planner.warm_start(later.stamp_ns) * planner.action.limit_m
     plan = planner.plan(later)
-    arrivals = np.linspace(1, model.max_steps, planner.arrivals, dtype=np.float32)
-    reflex = model.rollout_reflex(later, goal, arrivals, planner.horizon)
+    steps = float(planner.energy(later.latent[None], goal)[0])
+    nothing = np.zeros((0, planner.horizon, model.block_dim), np.float32)
+    reflex = model.rollout_reflex(later, goal, planner.arrivals(steps), nothing)
     slack = 1e-4 * (1 + abs(plan.energy))
     assert plan.energy <= path_energy(planner.energy, reflex.latents, goal).min() + slack
-    if planner.energy(later.latent[None], goal)[0] <= planner.trusted_steps:
+    if steps <= planner.trusted_steps:
         assert plan.energy <= energy_of(planner, planner.energy, later, stay, goal) + slack
         assert plan.energy <= energy_of(planner, planner.energy, later, rest, goal) + slack
 
 
-def test_mode2_never_loses_to_its_start(bundle: Bundle, scene: tuple[Observation, np.ndarray]) -> None:
-    mode2_never_loses_to_its_start(make_planner("mode2", bundle, 0), *scene)
+@pytest.mark.parametrize("name", REFINING)
+def test_mode2_never_loses_to_its_start(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    planner: Any = make_planner(name, bundle, 0)
+    planner.trusted_steps = 1e9
+    mode2_never_loses_to_its_start(planner, *scene)
 
 
-@given(latents, latents)
+@pytest.mark.parametrize("name", ("mode2", "icem", "mppi"))
+@given(now=latents, goal=latents)
 @settings(deadline=None, max_examples=25)
-def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, now: Any, goal: Any) -> None:
-    planner = Mode2Planner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, name: str, now: Any, goal: Any) -> None:
+    planner = Mode2Planner(toy_bundle, name=name)
     mode2_never_loses_to_its_start(planner, observe(now), np.array(goal, np.float32))
 
 
 def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bundle: Any) -> None:
-    model = toy_bundle.world_model()
-    model.propose = lambda latents, goal, steps_left: np.zeros((len(latents), 4), np.float32)
-    planner = Mode2Planner(model, toy_bundle.action, seed=0)
+    planner: Any = Mode2Planner(toy_bundle)
+    planner.world_model.propose = lambda latents, goal, left: np.zeros((len(latents), 4), np.float32)
     planner.begin(np.array([6.0, -6.0], np.float32))
     energies = [planner.plan(observe((0.0, 0.0))).energy for _ in range(12)]
     assert all(after <= before + 1e-5 for before, after in zip(energies, energies[1:]))
@@ -144,7 +151,7 @@ def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bund
 
 @pytest.mark.parametrize("kind", [Mode1Planner, CemPlanner, Mode2Planner])
 def test_in_the_plane_the_goal_is_reached(toy_bundle: Any, kind: Any) -> None:
-    planner = kind(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner = kind(toy_bundle)
     place, goal = np.array([6.0, -3.0], np.float32), np.array([-2.0, 1.0], np.float32)
     planner.begin(goal)
     for step in range(20):
@@ -155,26 +162,26 @@ def test_in_the_plane_the_goal_is_reached(toy_bundle: Any, kind: Any) -> None:
 
 @pytest.mark.parametrize("passed", [0, 1, 2, 5])
 def test_a_warm_start_is_the_last_plan_from_now_on(toy_bundle: Any, passed: int) -> None:
-    planner = Mode2Planner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner = Mode2Planner(toy_bundle)
     planner.begin(np.array([-9.0, 4.0], np.float32))
     began = 7 * PERIOD_NS
     last = planner.plan(observe((9.0, 0.0), began)).actions / toy_bundle.action.limit_m
-    rest = planner.warm_start(began + passed * PERIOD_NS).reshape(-1, 2)
+    rest = planner.warm_start(began + passed * PERIOD_NS)
     assert rest.shape == last.shape and np.abs(last).max() > 0
     np.testing.assert_allclose(rest[: len(last) - passed], last[passed:], rtol=1e-6)
     np.testing.assert_array_equal(rest[len(last) - passed :], 0.0)
 
 
 def test_a_warm_start_follows_the_clock_not_the_number_of_plans(toy_bundle: Any) -> None:
-    planner = CemPlanner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner = CemPlanner(toy_bundle)
     planner.begin(np.array([-9.0, 4.0], np.float32))
     planner.plan(observe((9.0, 0.0), 0))
     at_once, after_two_thirds = planner.warm_start(0), planner.warm_start(PERIOD_NS * 2 // 3)
-    np.testing.assert_array_equal(after_two_thirds.reshape(-1, 2)[0], at_once.reshape(-1, 2)[1])
+    np.testing.assert_array_equal(after_two_thirds[0], at_once[1])
 
 
 def test_there_is_nothing_to_warm_start_from_at_first_or_much_later(toy_bundle: Any) -> None:
-    planner = CemPlanner(toy_bundle.world_model(), toy_bundle.action, seed=0)
+    planner = CemPlanner(toy_bundle)
     planner.begin(np.array([-9.0, 4.0], np.float32))
     assert not planner.warm_start(0).any()
     planner.plan(observe((9.0, 0.0), 0))
@@ -193,7 +200,9 @@ def test_planning_before_a_goal_is_refused(
 
 
 def test_a_planner_that_does_not_exist_is_named_with_those_that_do(bundle: Bundle) -> None:
-    with pytest.raises(PlannerError, match="no planner 'mode3'; there are hold, random, mode1, cem, mode2"):
+    with pytest.raises(
+        PlannerError, match="no planner 'mode3'; there are hold, random, mode1, cem, mode2, icem"
+    ):
         make_planner("mode3", bundle)
 
 
