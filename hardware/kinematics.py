@@ -35,6 +35,9 @@ POSTURE_GAIN = 0.05
 # faster than this.
 CORRECTION_M_S = 0.2
 CORRECTION_RAD_S = 1.0
+# Near the end of its reach a motion that would take a joint beyond this share of its velocity limit is
+# shortened. The rest is for the gate's setpoint, which may be ahead of the measured joints.
+SPEED_SHARE = 0.9
 
 
 class InverseSolution(NamedTuple):
@@ -159,7 +162,8 @@ class CartesianServo:
     ) -> JointCommand:
         """The command that moves the tool by `displacement` (A,) m from where it is measured in `duration_s`.
 
-        The target is clipped into the workspace. A displacement of exactly zero makes a command that ends
+        The target is clipped into the workspace, and the motion shortened to what the joints can do in that
+        time. A displacement of exactly zero makes a command that ends
         at rest; any other ends at the mean velocity of the motion, which promises a further command.
         Raises ValueError if `displacement` is not finite or has the wrong shape.
         """
@@ -186,6 +190,8 @@ class CartesianServo:
         if angle > (limit := CORRECTION_RAD_S * duration_s):
             turn *= limit / angle
         goal = self._kinematics.inverse(target, rotation @ pinocchio.exp3(turn), q).positions
+        fastest_share = float((np.abs(goal - q) / (robot.velocity_limits * duration_s)).max())
+        goal = q + (goal - q) * min(1.0, SPEED_SHARE / max(fastest_share, 1e-9))
         if robot.gripper is not None:
             grip = displacement[-1] if self._grips else 0.0
             fastest = robot.velocity_limits[-1] * duration_s

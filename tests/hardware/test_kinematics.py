@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hardware.arm.contract import JointState
-from hardware.kinematics import CORRECTION_M_S, CORRECTION_RAD_S, CartesianServo, Kinematics
+from hardware.kinematics import (
+    CORRECTION_M_S,
+    CORRECTION_RAD_S,
+    SPEED_SHARE,
+    CartesianServo,
+    Kinematics,
+)
 from hardware.robot import load_robot
 
 ROBOT = load_robot("panda")
@@ -223,3 +229,16 @@ def test_axes_that_do_not_name_each_direction_once_are_refused(axes, fixed):
 def test_a_held_value_outside_the_workspace_is_refused():
     with pytest.raises(ValueError, match="fixed z = 0.005"):
         CartesianServo(KINEMATICS, ("x", "y"), {"z": 0.005})
+
+
+@given(st.tuples(*[displacements] * 3), st.floats(0.004, 0.05))
+def test_a_motion_too_fast_for_a_joint_is_shortened_on_its_way(displacement, duration_s):
+    assume(max(np.abs(displacement)) > 1e-4)
+    state = at(ROBOT.home)
+    command = REACH.joint_command(state, displacement, duration_s, 0)
+    assert np.all(np.abs(command.velocities) <= SPEED_SHARE * ROBOT.velocity_limits * (1 + 1e-9))
+    whole = REACH.joint_command(state, displacement, 10.0, 0).positions - ROBOT.home
+    step = command.positions - ROBOT.home
+    share = np.linalg.norm(step) / max(float(np.linalg.norm(whole)), 1e-9)
+    np.testing.assert_allclose(step, share * whole, atol=1e-5)
+    assert share > 0.99 or np.max(np.abs(command.velocities) / ROBOT.velocity_limits) > SPEED_SHARE * 0.999
