@@ -33,6 +33,7 @@ class Command:
 
 COMMANDS = (
     Command("doctor", "tell what works on this machine and how to mend what does not", "doctor"),
+    Command("new", "write the robot file of an arm from its URDF", "hardware.new_robot"),
     Command("collect", "record play episodes in the simulator", "sim.collect"),
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),
     Command("export", "make a bundle that robots can load from a training run", "planner.export"),
