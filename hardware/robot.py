@@ -122,6 +122,16 @@ class Robot(_Section):
         return tuple(joint.name for joint in self.joints)
 
     @cached_property
+    def mimics(self) -> dict[str, str]:
+        """Joints that follow a driven one, by the URDF's `<mimic>` tags: name → the joint it follows."""
+        found = {}
+        for joint in ElementTree.parse(self.urdf).getroot().findall("joint"):
+            mimic = joint.find("mimic")
+            if mimic is not None and mimic.get("joint") in self.joint_names:
+                found[joint.get("name", "")] = mimic.get("joint", "")
+        return found
+
+    @cached_property
     def home(self) -> NDArray[np.float64]:
         """(J,) rad."""
         return self._joint_array("home")

@@ -1,10 +1,7 @@
 """What should surprise a world model: each anomaly begins at a given step of an episode and lasts to its end.
 
-    injection = Injection("camera-knocked", task, loop, at_step=12, seed=7)
-    episode = new_episode(task, loop, seed)
-    for step in range(...):
-        injection.before(step)
-        ...
+    episode, injection = new_episode_with("camera-knocked", task, loop, seed)
+    run_episode(task, loop, episode, pilot, injection)
 
 An anomaly tampers with the world (`sim.world`) or with the stream of pictures (`ControlLoop.look`), never
 with what the planner is told about them.
@@ -17,9 +14,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.conditions import NOMINAL, Conditions
 from sim.control import DECISION_S, ControlLoop
 from sim.errors import SimulationError
-from sim.tasks import PEG_RADIUS_M, Task, demonstration_policy, new_episode
+from sim.tasks import PEG_RADIUS_M, Episode, Task, demonstration_policy, new_episode
 
 Picture = NDArray[np.uint8]
 
@@ -30,44 +28,53 @@ DARKNESS = 0.08
 HAND_HALF_M = (0.09, 0.045, 0.02)
 HAND_COLOUR = (0.87, 0.67, 0.55, 1.0)
 HAND_SPEED_M_S = 0.4
+EARLIEST_STEP = 3
 # Episodes whose pictures are shown instead of the present ones; no seed of an evaluation comes near.
 DONOR_SEEDS = 2**40
 
 
 class Injection:
-    """One anomaly of one episode. Make it before the episode: swapped frames are recorded in the same world.
+    """One anomaly of one episode, from `at_step` on. Call `before` for every step, before the planner looks."""
+
+    def __init__(self, course: Iterator[None], at_step: int) -> None:
+        self.at_step = at_step
+        self._course = course
+
+    def before(self, step: int) -> None:
+        if step >= self.at_step:
+            next(self._course, None)
+
+
+def new_episode_with(
+    name: str, task: Task, loop: ControlLoop, seed: int, conditions: Conditions = NOMINAL
+) -> tuple[Episode, Injection]:
+    """The episode that `seed` makes, and the anomaly called `name` to begin in its first half.
 
     Raises SimulationError for an unknown anomaly, or one that the task has no object for.
     """
-
-    def __init__(self, name: str, task: Task, loop: ControlLoop, at_step: int, seed: int) -> None:
-        if name not in ANOMALIES:
-            raise SimulationError(f"no anomaly {name!r}; there are {', '.join(ANOMALIES)}")
-        if name not in anomalies_of(task):
-            raise SimulationError(f"anomaly {name} needs an object, task {task.name} has none")
-        self.name, self.at_step = name, at_step
-        rng = np.random.default_rng([seed, 0xA0])
-        donor = _record_stream(task, loop, DONOR_SEEDS + seed) if name == "frames-swapped" else []
-        self._course = ANOMALIES[name](task, loop, rng, donor)
-
-    def before(self, step: int) -> None:
-        """To be called before the planner looks, once for every step of the episode."""
-        if step >= self.at_step:
-            next(self._course, None)
+    if name not in ANOMALIES:
+        raise SimulationError(f"no anomaly {name!r}; there are {', '.join(ANOMALIES)}")
+    if name not in anomalies_of(task):
+        raise SimulationError(f"anomaly {name} needs an object, task {task.name} has none")
+    rng = np.random.default_rng([seed, 0xA0])
+    donor = _record_stream(task, loop, DONOR_SEEDS + seed) if name == "frames-swapped" else []
+    episode = new_episode(task, loop, seed, conditions)
+    at_step = int(rng.integers(EARLIEST_STEP, max(EARLIEST_STEP, episode.demonstration_steps // 2) + 1))
+    return episode, Injection(ANOMALIES[name](task, loop, rng, donor), at_step)
 
 
 def anomalies_of(task: Task) -> tuple[str, ...]:
     """The names of the anomalies that can happen to `task`."""
     about_objects = ("object-teleports", "object-glued")
-    return tuple(name for name in ANOMALIES if task.cube is not None or name not in about_objects)
+    return tuple(name for name in ANOMALIES if task.block is not None or name not in about_objects)
 
 
 def _object_teleports(
     task: Task, loop: ControlLoop, rng: np.random.Generator, donor: list[Picture]
 ) -> Iterator[None]:
     """The object is suddenly 8 to 16 cm away, turned, not under the tool."""
-    assert task.cube is not None
-    clear = task.cube.size / np.sqrt(2) + PEG_RADIUS_M + 0.01
+    assert task.block is not None
+    clear = task.block.radius * loop.world.conditions.size + PEG_RADIUS_M + 0.01
     here, tool = task.achieved(loop)[:2], loop.tool_position()[:2]
     while True:
         angle = rng.uniform(-np.pi, np.pi)

@@ -18,15 +18,13 @@ from pathlib import Path
 EXAMPLE = "jepa-arm collect --task push --episodes 2400 --out data/panda-push"
 
 EPISODES_PER_SHARD = 25
-DEFAULT_EPISODES = {"reach": 800, "push": 2400}
-STEPS = 50
 IMAGE_SIZE = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=("reach", "push"), required=True)
-    parser.add_argument("--robot", default="panda", help="robot file: a name or a path (default: panda)")
-    parser.add_argument("--episodes", type=int, help="how many, of 5 s each (default: 800 reach, 2400 push)")
+    parser.add_argument("--task", choices=("reach", "push", "push-pose", "pick-place"), required=True)
+    parser.add_argument("--robot", help="robot file: a name or a path (default: the task's)")
+    parser.add_argument("--episodes", type=int, help="how many (default: the task's: 800 reach, 1600 push)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the play (default: 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder; one that was begun is gone on with")
@@ -46,25 +44,26 @@ def run(args: argparse.Namespace) -> int:
     from sim.control import DECISION_S
     from sim.errors import SimulationError
     from sim.recording import record_shard
-    from sim.tasks import ACTION_LIMIT_M, make_task
+    from sim.tasks import make_task
 
     if args.episodes is not None and args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
     if args.seed < 0:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
-    task, robot = make_task(args.task), load_robot(args.robot)
+    task = make_task(args.task)
+    robot = load_robot(args.robot or task.robot)
     info = DatasetInfo(
         task=task.name,
         robot=robot.name,
         image_size=IMAGE_SIZE,
         axes=task.axes,
         fixed=task.fixed,
-        action_limit_m=ACTION_LIMIT_M,
+        action_limit_m=task.action_limit_m,
         period_s=DECISION_S,
         camera=robot.camera.model_dump(mode="json"),
         seed=args.seed,
-        steps=STEPS,
-        episodes=args.episodes or DEFAULT_EPISODES[task.name],
+        steps=task.play_steps,
+        episodes=args.episodes or task.play_episodes,
         episodes_per_shard=EPISODES_PER_SHARD,
     )
     write_description(args.out, info)
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     for index in set(range(info.shards)) - set(missing):
         read_shard(args.out, index, info)
     remove_partial_files(args.out)
-    jobs = [(str(args.out), index, args.robot) for index in missing]
+    jobs = [(str(args.out), index, args.robot or task.robot) for index in missing]
     spawn = multiprocessing.get_context("spawn")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (

@@ -20,7 +20,8 @@ PHYSICS_STEPS_PER_TICK = PHYSICS_HZ // CONTROL_HZ
 DECISION_S = 0.1
 TICKS_PER_DECISION = round(CONTROL_HZ * DECISION_S)
 
-# In lockstep the next command comes after exactly one decision; a late one cannot happen here.
+# In lockstep the next command comes after exactly one decision, as late as all others: the one before lasts
+# until then.
 LOCKSTEP = GateConfig(command_timeout_s=DECISION_S)
 
 
@@ -48,12 +49,22 @@ class ControlLoop:
         """Tool tip (3,) in metres from the measured joints: what a real arm would report too."""
         return self.kinematics.tool_position(self.world.joint_state().positions)
 
-    def execute(self, action: ArrayLike) -> None:
-        """Run one decision: displace the tool by `action` (A,) metres over 0.1 s."""
-        state = self.world.joint_state()
-        command = self.servo.joint_command(state, action, DECISION_S, state.stamp_ns)
-        self.gate.submit(command, self._now_s, image_age_s=0.0)
-        for _ in range(TICKS_PER_DECISION):
+    def tool_state(self) -> NDArray[np.float64]:
+        """Tool tip, and the gripper's joint where there is one, (P,) in metres from the measured joints."""
+        return self.kinematics.tool_state(self.world.joint_state().positions)
+
+    def execute(self, action: ArrayLike, caution: int = 0) -> None:
+        """Run one decision: displace the tool by `action` (A,) metres over 0.1 s, from its latency on.
+
+        The gate hears first what `caution` the decision asks for: 0, calm, to 3, stop.
+        """
+        delay = round(self.world.conditions.latency_s * CONTROL_HZ)
+        for tick in range(TICKS_PER_DECISION):
+            if tick == delay:
+                state = self.world.joint_state()
+                command = self.servo.joint_command(state, action, DECISION_S, state.stamp_ns)
+                self.gate.caution(caution, self._now_s)
+                self.gate.submit(command, self._now_s, image_age_s=0.0)
             self._send(self.gate.tick(self._now_s))
             self.world.advance(PHYSICS_STEPS_PER_TICK)
             self.gate.observe(self.world.joint_state(), self._now_s)

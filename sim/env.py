@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hardware.robot import load_robot
 from sim.control import DECISION_S
 from sim.results import HeldSuccess
-from sim.tasks import ACTION_LIMIT_M, Episode, distance_m, make_loop, make_task, new_episode
+from sim.tasks import TASKS, Episode, distance_m, make_loop, make_task, new_episode
 
 Observation = dict[str, Any]
 
@@ -20,22 +20,23 @@ Observation = dict[str, Any]
 class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """Bring about what the goal picture shows.
 
-    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres.
-    Action: float32 (A,) in −1…1, in units of the action limit of 2 cm in 0.1 s.
+    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres, (4,) with a gripper.
+    Action: float32 (A,) in −1…1, in units of the task's action limit (2 or 3 cm in 0.1 s).
     Reward: minus the true distance in metres. Terminated when success was held for 1 s, truncated when the
     episode's budget is used. Info: `distance_m`, `success`, `held`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DECISION_S)}
 
-    def __init__(self, task: str, robot: str = "panda", render_mode: str | None = None) -> None:
+    def __init__(self, task: str, robot: str | None = None, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.task = make_task(task)
-        self.loop = make_loop(self.task, load_robot(robot))
+        self.loop = make_loop(self.task, load_robot(robot or self.task.robot))
         camera = self.loop.world.robot.camera
         picture = spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+        tool = spaces.Box(-2.0, 2.0, (4 if self.task.grasps else 3,), np.float32)
         self.observation_space = spaces.Dict(
-            {"image": picture, "goal_image": picture, "tool": spaces.Box(-2.0, 2.0, (3,), np.float32)}
+            {"image": picture, "goal_image": picture, "tool": tool}
         )
         self.action_space = spaces.Box(-1.0, 1.0, (self.task.action_dim,), np.float32)
         self._episode: Episode | None = None
@@ -59,7 +60,7 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         episode = self.episode
-        self.loop.execute(np.clip(np.asarray(action, np.float64), -1.0, 1.0) * ACTION_LIMIT_M)
+        self.loop.execute(np.clip(np.asarray(action, np.float64), -1.0, 1.0) * self.task.action_limit_m)
         self._steps += 1
         distance = distance_m(self.task, self.loop, episode)
         self._success.update(distance, self._steps * DECISION_S)
@@ -77,7 +78,7 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return {
             "image": self._picture.copy(),
             "goal_image": self.episode.goal_image.copy(),
-            "tool": self.loop.tool_position().astype(np.float32),
+            "tool": self.loop.tool_state().astype(np.float32),
         }
 
     def _info(self) -> dict[str, Any]:
@@ -85,7 +86,9 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return {"distance_m": distance, "success": self._success.reached, "held": self._success.held}
 
 
-for _name in ("Reach", "Push"):
+for _name in TASKS:
     gymnasium.register(
-        f"jepa_arm/{_name}-v0", entry_point="sim.env:GoalPictureEnv", kwargs={"task": _name.lower()}
+        f"jepa_arm/{_name.title().replace('-', '')}-v0",
+        entry_point="sim.env:GoalPictureEnv",
+        kwargs={"task": _name},
     )

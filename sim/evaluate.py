@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,35 @@ if TYPE_CHECKING:
 
 EXAMPLE = "jepa-arm eval --task push --episodes 100 --seed 7 --planner mode2 --json out/push.json"
 
+TASK_NAMES = ("reach", "push", "push-far", "push-pose", "pick-place")
+PERTURBATION_NAMES = ("none", "camera", "light", "colours", "friction-mass", "size", "latency", "all")
+ANOMALY_NAMES = (
+    "object-teleports",
+    "object-glued",
+    "camera-knocked",
+    "lights-off",
+    "frames-frozen",
+    "frames-swapped",
+    "hand-enters",
+)
+SUITES = ("surprise",)
 PLANNER_NAMES = ("hold", "random", "scripted", "mode1", "cem", "mode2")
 # Seeds of one --seed never meet those of another.
 SEED_STRIDE = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=("reach", "push"), required=True)
+    parser.add_argument("--task", choices=TASK_NAMES, required=True)
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same ones")
     parser.add_argument("--planner", choices=PLANNER_NAMES, default="mode2")
+    parser.add_argument(
+        "--perturb", choices=PERTURBATION_NAMES, default="none", help="what differs from the nominal scene"
+    )
+    parser.add_argument("--anomaly", choices=ANOMALY_NAMES, help="what goes wrong in each episode's first half")
+    parser.add_argument(
+        "--suite", choices=SUITES, help="surprise: all anomalies against nominal episodes, AUROC and false stops"
+    )
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for the task)")
     parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -37,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
     from sim.protocol import evaluate
 
     bundle = check_request(args)
-    results = show_progress(evaluate(args.task, args.planner, bundle, episode_seeds(args)), args.episodes)
+    if args.suite == "surprise":
+        return run_surprise_suite(args, bundle)
+    episodes = evaluate(args.task, args.planner, bundle, episode_seeds(args), args.perturb, args.anomaly)
+    results = show_progress(episodes, args.episodes)
     report(args, results, {})
     return 0
 
@@ -48,19 +71,22 @@ def check_request(args: argparse.Namespace) -> Bundle:
     from planner.bundle import load_bundle
     from sim.control import DECISION_S
     from sim.errors import SimulationError
-    from sim.tasks import ACTION_LIMIT_M, make_task
+    from sim.tasks import make_task
 
     if args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
     if args.seed < 0:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
-    bundle = load_bundle(args.bundle or shipped_bundle(args.task))
-    if bundle.info.task != args.task:
+    task = make_task(args.task)
+    args.bundle = args.bundle or shipped_bundle(task.trained_as)
+    bundle = load_bundle(args.bundle)
+    if bundle.info.task != task.trained_as:
         raise SimulationError(
-            f"bundle {bundle.name} was trained for {bundle.info.task}, not {args.task}: name another --bundle"
+            f"bundle {bundle.name} was trained for {bundle.info.task}, not {task.trained_as}: "
+            "name another --bundle"
         )
-    task, action = make_task(args.task), bundle.action
-    offered = (task.axes, task.fixed, ACTION_LIMIT_M, DECISION_S)
+    action = bundle.action
+    offered = (task.axes, task.fixed, task.action_limit_m, DECISION_S)
     if (action.axes, action.fixed, action.limit_m, action.period_s) != offered:
         raise SimulationError(
             f"bundle {bundle.name} acts on {action.axes} by ±{action.limit_m} m in {action.period_s} s with "
@@ -72,9 +98,9 @@ def check_request(args: argparse.Namespace) -> Bundle:
     return bundle
 
 
-def shipped_bundle(task: str) -> Path:
-    """The bundle that comes with the repository for `task`."""
-    return Path(__file__).parent.parent / "models" / f"panda-{task}"
+def shipped_bundle(trained_as: str) -> Path:
+    """The bundle that comes with the repository for tasks that are `trained_as` this one."""
+    return Path(__file__).parent.parent / "models" / f"panda-{trained_as}"
 
 
 def episode_seeds(args: argparse.Namespace) -> range:
@@ -96,6 +122,36 @@ def show_progress(results: Iterable[EpisodeResult], total: int) -> list[EpisodeR
     return done
 
 
+def run_surprise_suite(args: argparse.Namespace, bundle: Bundle) -> int:
+    """Nominal episodes and each anomaly, on the same seeds."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+
+    from sim.anomalies import anomalies_of
+    from sim.surprise import surprise_figures, surprise_suite
+    from sim.tasks import make_task
+
+    runs = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        total = args.episodes * (1 + len(anomalies_of(make_task(args.task))))
+        bar = progress.add_task("nominal", total=total)
+        for run in surprise_suite(args.task, args.planner, bundle, episode_seeds(args), args.perturb):
+            runs.append(run)
+            progress.update(bar, advance=1, description=run[0])
+    figures = surprise_figures(runs)
+    table = Table("", "episodes", "AUROC", "slowed", "held", "stopped", "delay of hold [s]")
+    for name, row in figures.items():
+        rates = [f"{row[f'{level}_rate']:.0%}" for level in ("slow", "hold", "stop")]
+        score, delay = row.get("auroc"), row.get("delay_s_p50")
+        shown = "" if score is None else f"{score:.3f}"
+        table.add_row(name, str(row["episodes"]), shown, *rates, "" if delay is None else f"{delay:.1f}")
+    Console().print(table)
+    write_json(args, {**request(args), "surprise": figures})
+    return 0
+
+
 def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[str, Any]) -> dict[str, Any]:
     """Print the figures and write them to --json, each episode's own behind them."""
     from rich.console import Console
@@ -107,7 +163,8 @@ def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[st
     figures = {
         "task": args.task,
         "planner": args.planner,
-        "bundle": str(args.bundle or f"models/{shipped_bundle(args.task).name}"),
+        "perturbation": args.perturb,
+        "bundle": os.path.relpath(args.bundle),
         "seed": args.seed,
         **summarise(results),
         **more,

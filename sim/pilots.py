@@ -12,16 +12,19 @@ from perception.preprocessing import prepare
 from planner.bundle import Bundle
 from planner.mpc import RecedingHorizon, make_planner
 from sim.control import ControlLoop
-from sim.tasks import ACTION_LIMIT_M, Episode, MoveTo, Policy, PushTo, Task, limited
+from sim.scripts import Policy, limited
+from sim.tasks import Episode, Task, script_to
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An action (A,) metres, with the plan's energy and the time it took."""
+    """An action (A,) metres, with the plan's energy, the time it took, and what surprise asks for."""
 
     action: NDArray[np.float64]
     energy: float = 0.0
     plan_ms: float = 0.0
+    surprise: float = float("nan")
+    caution: int = 0
 
 
 class Pilot(Protocol):
@@ -38,13 +41,12 @@ class ScriptedPilot:
         self._policy: Policy | None = None
 
     def begin(self, loop: ControlLoop, episode: Episode) -> None:
-        cube = self._task.cube
-        self._policy = MoveTo(episode.goal) if cube is None else PushTo(episode.goal[:2])
+        self._policy = script_to(self._task, episode)
 
     def act(self, loop: ControlLoop) -> Choice:
         assert self._policy is not None
         action = self._policy(loop)
-        return Choice(np.zeros(self._task.action_dim) if action is None else limited(action, ACTION_LIMIT_M))
+        return Choice(np.zeros(self._task.action_dim) if action is None else limited(action, self._task.action_limit_m))
 
 
 class PicturePilot:
@@ -63,15 +65,24 @@ class PicturePilot:
             loop.execute(np.zeros(self._action.dim))
 
     def act(self, loop: ControlLoop) -> Choice:
+        # What the gate made of the last decision.
+        self._horizon.permit(loop.gate.status.speed_share, self._looked_ns)
         self._observe(loop)
         decision = self._horizon.decide()
         if decision is None:
             return Choice(np.zeros(self._action.dim))
-        return Choice(decision.action.astype(np.float64), decision.energy, decision.plan_ms)
+        return Choice(
+            decision.action.astype(np.float64),
+            decision.energy,
+            decision.plan_ms,
+            decision.surprise,
+            decision.caution,
+        )
 
     def _observe(self, loop: ControlLoop) -> None:
         latent = self._encode(loop.look())
-        self._horizon.observe(latent, loop.tool_position(), loop.world.time_ns)
+        self._looked_ns = loop.world.time_ns
+        self._horizon.observe(latent, loop.tool_state(), self._looked_ns)
 
     def _encode(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._encoder.encode(prepare(image, self._encoder.spec.image_size)[None])[0]

@@ -9,6 +9,7 @@ import numpy as np
 from hardware.robot import load_robot
 from perception.dataset import DatasetInfo, Episodes, read_description, write_shard
 from perception.preprocessing import prepare
+from sim.conditions import randomised
 from sim.control import ControlLoop
 from sim.play import Play
 from sim.tasks import Task, make_loop, make_task, place_at_random
@@ -31,8 +32,8 @@ def record_shard(job: tuple[str, int, str]) -> int:
     shard = Episodes(
         np.empty((count, info.steps + 1, info.image_size, info.image_size, 3), np.uint8),
         np.empty((count, info.steps, len(info.axes)), np.float32),
-        np.empty((count, info.steps + 1, 3), np.float32),
-        np.full((count, info.steps + 1, 3), np.nan, np.float32),
+        np.empty((count, info.steps + 1, info.tool_dim), np.float32),
+        np.empty((count, info.steps + 1, 4), np.float32),
     )
     for episode in range(count):
         rng = np.random.default_rng([info.seed, PLAY_STREAM, first + episode])
@@ -46,14 +47,13 @@ def _record_episode(
     task: Task, loop: ControlLoop, rng: np.random.Generator, shard: Episodes, episode: int, info: DatasetInfo
 ) -> None:
     world = loop.world
-    world.restart(int(rng.integers(2**63)))
+    world.restart(int(rng.integers(2**63)), randomised(rng))
     place_at_random(task, loop, rng)
     play = Play(task, rng)
     for step in range(info.steps + 1):
         shard.frames[episode, step] = prepare(world.render(), info.image_size)
-        shard.tool[episode, step] = loop.tool_position()
-        if (position := world.object_position()) is not None:
-            shard.object[episode, step] = position
+        shard.tool[episode, step] = loop.tool_state()
+        shard.object[episode, step] = world.object_pose()
         if step < info.steps:
             action = play(loop)
             shard.actions[episode, step] = action

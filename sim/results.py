@@ -36,7 +36,11 @@ class HeldSuccess:
 
 @dataclass
 class EpisodeResult:
-    """One episode: distances in metres (one a control step), plan times in milliseconds."""
+    """One episode: distances in metres (one a control step), plan times in milliseconds.
+
+    `cautions` is what was in force at the safety gate in each step: 0 calm, 1 slow, 2 hold, 3 stopped; then
+    `stopped_for` is the gate's reason.
+    """
 
     seed: int
     start_distance_m: float
@@ -46,6 +50,10 @@ class EpisodeResult:
     distances_m: list[float] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
+    surprises: list[float] = field(default_factory=list)
+    cautions: list[int] = field(default_factory=list)
+    stopped_for: str = ""
+    anomaly_step: int | None = None
 
     @property
     def final_distance_m(self) -> float:

@@ -1,75 +1,145 @@
-"""What the arm is asked to do: `reach` (tool tip) and `push` (object) to where the goal picture shows it.
+"""What the arm is asked to do, always by one picture of the goal.
+
+reach        the tool tip is where the picture shows it
+push         the cube's centre is; `push-far` is the same with goals 20 to 30 cm away
+push-pose    a T-shaped block's centre is, and it is turned the same way
+pick-place   a cube, carried by a gripper; it counts once it is released and at rest
 
 A goal is always the end of a scripted demonstration, so it is reachable, and its length gives the budget.
-The scripts see the true state; nothing that plans from pictures does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hardware.kinematics import GRIPPER
 from hardware.robot import Robot
+from sim.blocks import GRASP_CUBE, PUSH_CUBE, TEE, Block
+from sim.conditions import NOMINAL, Conditions
 from sim.control import DECISION_S, ControlLoop
 from sim.errors import SimulationError
 from sim.results import HOLD_S, TOLERANCE_M
-from sim.world import Cube, World
+from sim.scripts import MoveTo, PickPlace, Policy, PushAlong, PushTo, Replay, Sequence, Vector
+from sim.world import World
 
-ACTION_LIMIT_M = 0.02
-MAX_DEMONSTRATION_STEPS = 60
 PUSH_HEIGHT_M = 0.025
 PEG_RADIUS_M = 0.012
-
-Vector = NDArray[np.float64]
-Policy = Callable[[ControlLoop], Vector | None]
+TOLERANCE_RAD = float(np.radians(15.0))
+REST_SPEED_M_S = 0.02
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: which axes the arm acts on, which it holds, where things are put at the start."""
+    """A task: which axes the arm acts on, which it holds, where things are put at the start.
+
+    Boxes are in metres in the robot's base frame. `trained_as` names the task whose bundles serve this one,
+    `robot` the robot file that it is for unless another is named, `play_steps` and `play_episodes` how much
+    play a bundle is trained on.
+    """
 
     name: str
+    trained_as: str
     axes: tuple[str, ...]
     fixed: dict[str, float]
     tool_low: tuple[float, float, float]
     tool_high: tuple[float, float, float]
-    cube: Cube | None = None
+    robot: str = "panda"
+    action_limit_m: float = 0.02
+    block: Block | None = None
     object_low: tuple[float, float] = (0.36, -0.20)
     object_high: tuple[float, float] = (0.58, 0.20)
+    object_yaw: float = np.pi
     goal_distance_m: tuple[float, float] = (0.08, 0.30)
+    turns_count: bool = False
+    max_demonstration_steps: int = 60
+    play_steps: int = 100
+    play_episodes: int = 1600
 
     @property
     def action_dim(self) -> int:
         return len(self.axes)
 
+    @property
+    def grasps(self) -> bool:
+        return GRIPPER in self.axes
+
     def achieved(self, loop: ControlLoop) -> Vector:
-        """What the goal is about, (3,) metres: the object where there is one, else the tool tip."""
-        position = loop.world.object_position() if self.cube is not None else loop.world.tool_position()
-        assert position is not None
-        return position
+        """What the goal is about, (4,) metres and rad: the block's centre and yaw, else the tool tip and 0."""
+        if self.block is not None:
+            return loop.world.object_pose()
+        return np.append(loop.world.tool_position(), 0.0)
+
+    def gap_m(self, achieved: Vector, goal: Vector) -> float:
+        """Distance of two `achieved` in metres, on the table where the block stays on it.
+
+        Where turns count it is that of the angles if that is worse, the angle's tolerance of 15° standing for
+        the 3 cm of the distance's.
+        """
+        axes = slice(0, 2) if self.block is not None and not self.grasps else slice(0, 3)
+        distance = float(np.linalg.norm(achieved[axes] - goal[axes]))
+        if not self.turns_count:
+            return distance
+        turn = abs((achieved[3] - goal[3] + np.pi) % (2 * np.pi) - np.pi)
+        return max(distance, turn / TOLERANCE_RAD * TOLERANCE_M)
 
 
+_PUSH = Task(
+    name="push",
+    trained_as="push",
+    axes=("x", "y"),
+    fixed={"z": PUSH_HEIGHT_M},
+    tool_low=(0.32, -0.25, PUSH_HEIGHT_M),
+    tool_high=(0.61, 0.25, PUSH_HEIGHT_M),
+    block=PUSH_CUBE,
+    goal_distance_m=(0.07, 0.13),
+)
 TASKS = {
     "reach": Task(
         name="reach",
+        trained_as="reach",
         axes=("x", "y", "z"),
         fixed={},
         tool_low=(0.34, -0.22, 0.04),
         tool_high=(0.58, 0.22, 0.24),
+        play_steps=50,
+        play_episodes=800,
     ),
-    "push": Task(
-        name="push",
-        axes=("x", "y"),
-        fixed={"z": PUSH_HEIGHT_M},
-        tool_low=(0.32, -0.25, PUSH_HEIGHT_M),
-        tool_high=(0.61, 0.25, PUSH_HEIGHT_M),
-        cube=Cube(),
-        goal_distance_m=(0.07, 0.13),
+    "push": _PUSH,
+    "push-far": replace(_PUSH, name="push-far", goal_distance_m=(0.20, 0.30)),
+    "push-pose": replace(
+        _PUSH,
+        name="push-pose",
+        trained_as="push-pose",
+        block=TEE,
+        object_low=(0.40, -0.16),
+        object_high=(0.55, 0.16),
+        turns_count=True,
+        max_demonstration_steps=90,
+        play_episodes=2000,
+    ),
+    "pick-place": Task(
+        name="pick-place",
+        trained_as="pick-place",
+        axes=("x", "y", "z", GRIPPER),
+        fixed={},
+        tool_low=(0.36, -0.20, 0.02),
+        tool_high=(0.58, 0.20, 0.16),
+        robot="panda_hand",
+        action_limit_m=0.03,
+        block=GRASP_CUBE,
+        object_low=(0.38, -0.17),
+        object_high=(0.56, 0.17),
+        object_yaw=0.3,
+        goal_distance_m=(0.08, 0.25),
+        max_demonstration_steps=90,
+        play_steps=120,
+        play_episodes=1400,
     ),
 }
+TRAINED = tuple(task.name for task in TASKS.values() if task.trained_as == task.name)
 
 
 def make_task(name: str) -> Task:
@@ -80,48 +150,59 @@ def make_task(name: str) -> Task:
 
 
 def make_loop(task: Task, robot: Robot, pixel_noise: float = 2.0) -> ControlLoop:
-    """A fresh world for `task`, driven through servo and gate."""
-    return ControlLoop(World(robot, task.cube, pixel_noise), task.axes, task.fixed)
+    """A fresh world for `task`, driven through servo and gate. Raises SimulationError if `robot` cannot."""
+    if task.grasps and robot.gripper is None:
+        raise SimulationError(f"task {task.name} needs a gripper, robot {robot.name} has none: name another")
+    return ControlLoop(World(robot, task.block, pixel_noise), task.axes, task.fixed)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A goal picture to pursue. Pictures are uint8 (H, W, 3); `goal` (3,) metres is for scoring only."""
+    """A goal picture to pursue. Pictures are uint8 (H, W, 3); `goal` (4,) as in `Task.achieved`, for scoring.
+
+    `demonstration` are the actions (A,) in metres that made the goal.
+    """
 
     seed: int
     goal_image: NDArray[np.uint8]
     start_image: NDArray[np.uint8]
     goal: Vector
     start_distance_m: float
-    demonstration_steps: int
+    demonstration: tuple[Vector, ...]
     budget_steps: int
 
 
 def distance_m(task: Task, loop: ControlLoop, episode: Episode) -> float:
-    """True distance to the goal: 3-D for `reach`, on the table for `push`."""
-    gap = task.achieved(loop) - episode.goal
-    return float(np.linalg.norm(gap[:2] if task.cube is not None else gap))
+    """True distance to the goal, see `Task.gap_m`.
+
+    A block that is held or still moves has not been placed: it counts as no nearer than twice the tolerance.
+    """
+    gap = task.gap_m(task.achieved(loop), episode.goal)
+    world = loop.world
+    if task.grasps and (world.object_is_touched() or world.object_speed() > REST_SPEED_M_S):
+        return max(gap, 2 * TOLERANCE_M)
+    return gap
 
 
-def new_episode(task: Task, loop: ControlLoop, seed: int) -> Episode:
+def new_episode(task: Task, loop: ControlLoop, seed: int, conditions: Conditions = NOMINAL) -> Episode:
     """Make a goal by a scripted demonstration from a random start, and put the world back at that start.
 
     Pairs whose demonstration fails, or moves less than twice the tolerance, are drawn again.
     """
     world = loop.world
-    world.restart(seed)
+    world.restart(seed, conditions)
     rng = np.random.default_rng([seed, 0xE9])
     while True:
         place_at_random(task, loop, rng)
         start = world.save()
         start_image = world.render()
         before = task.achieved(loop)
-        steps = run_demonstration(task, loop, rng)
+        demonstration = run_demonstration(task, loop, rng)
         goal, goal_image = task.achieved(loop), world.render()
         world.restore(start)
         world.forget(start)
-        moved = float(np.linalg.norm(goal - before))
-        if steps is not None and moved >= 2 * TOLERANCE_M:
+        moved = task.gap_m(before, goal)
+        if demonstration is not None and moved >= 2 * TOLERANCE_M:
             break
     loop.restart()
     return Episode(
@@ -130,9 +211,9 @@ def new_episode(task: Task, loop: ControlLoop, seed: int) -> Episode:
         start_image=start_image,
         goal=goal,
         start_distance_m=moved,
-        demonstration_steps=steps,
+        demonstration=tuple(demonstration),
         # Twice the demonstration, and the second that shows that the success is held.
-        budget_steps=2 * steps + round(HOLD_S / DECISION_S),
+        budget_steps=2 * len(demonstration) + round(HOLD_S / DECISION_S),
     )
 
 
@@ -141,111 +222,82 @@ def place_at_random(task: Task, loop: ControlLoop, rng: np.random.Generator) -> 
     world = loop.world
     while True:
         tool = rng.uniform(task.tool_low, task.tool_high)
-        if task.cube is None:
+        if task.block is None:
             break
         centre = rng.uniform(task.object_low, task.object_high)
-        if np.linalg.norm(centre - tool[:2]) > task.cube.size / np.sqrt(2) + PEG_RADIUS_M + 0.01:
-            world.place_object(centre[0], centre[1], rng.uniform(-np.pi, np.pi))
+        clear = task.block.radius * world.conditions.size + PEG_RADIUS_M + 0.01
+        if task.grasps:
+            # An open hand may be over the block, not around it.
+            tool[2] = max(tool[2], task.block.height * world.conditions.size + 0.04)
+            clear = 0.0
+        if np.linalg.norm(centre - tool[:2]) > clear:
+            world.place_object(centre[0], centre[1], rng.uniform(-task.object_yaw, task.object_yaw))
             break
     rotation = loop.kinematics.tool_pose(world.robot.home)[1]
     joints = world.robot.home
     for _ in range(10):
         joints = loop.kinematics.inverse(tool, rotation, joints).positions
+    if world.robot.gripper is not None:
+        joints = joints.copy()
+        joints[-1] = world.robot.gripper.open
     world.set_joints(joints)
     loop.restart()
 
 
-def run_demonstration(task: Task, loop: ControlLoop, rng: np.random.Generator) -> int | None:
-    """Run the scripted policy to a random goal; its length in decisions, or None if it did not get there."""
+def run_demonstration(task: Task, loop: ControlLoop, rng: np.random.Generator) -> list[Vector] | None:
+    """Run the scripted policy to a random goal; its actions, or None if it did not get there in time."""
     policy = demonstration_policy(task, loop, rng)
-    for step in range(MAX_DEMONSTRATION_STEPS):
+    actions: list[Vector] = []
+    for _ in range(task.max_demonstration_steps):
         action = policy(loop)
-        if action is None:
-            loop.execute(np.zeros(task.action_dim))
-            return step + 1
-        loop.execute(action)
+        arrived = action is None
+        actions.append(np.zeros(task.action_dim) if action is None else action)
+        loop.execute(actions[-1])
+        if arrived:
+            return actions
     return None
 
 
 def demonstration_policy(task: Task, loop: ControlLoop, rng: np.random.Generator) -> Policy:
     """A scripted policy to a goal drawn from the task's range of distances."""
     low, high = task.goal_distance_m
+    speed = task.action_limit_m
+    if task.turns_count:
+        return Sequence(int(rng.integers(1, 4)), lambda loop: random_push(task, loop, rng, speed))
     while True:
-        if task.cube is None:
+        if task.block is None:
             start, goal = loop.world.tool_position(), rng.uniform(task.tool_low, task.tool_high)
             if low <= np.linalg.norm(goal - start) <= high:
-                return MoveTo(goal)
+                return MoveTo(goal, speed)
             continue
         centre = task.achieved(loop)[:2]
         angle = rng.uniform(-np.pi, np.pi)
         goal_xy = centre + rng.uniform(low, high) * np.array([np.cos(angle), np.sin(angle)])
         if np.all(goal_xy >= task.object_low) and np.all(goal_xy <= task.object_high):
-            return PushTo(goal_xy)
+            return PickPlace(goal_xy, speed) if task.grasps else PushTo(goal_xy, speed)
 
 
-class MoveTo:
-    """Move the tool straight to `goal` (A,) metres; None when it is there."""
-
-    def __init__(self, goal: Vector, speed_m: float = ACTION_LIMIT_M) -> None:
-        self.goal = goal
-        self.speed_m = speed_m
-
-    def __call__(self, loop: ControlLoop) -> Vector | None:
-        error = self.goal - loop.world.tool_position()[: len(self.goal)]
-        if np.linalg.norm(error) < 0.004:
-            return None
-        return limited(error, self.speed_m)
-
-
-class PushTo:
-    """Go around behind the cube, then push it until its centre is at `goal` (2,) metres; None when there."""
-
-    STANDOFF_M = 0.065
-
-    def __init__(self, goal: Vector, speed_m: float = ACTION_LIMIT_M) -> None:
-        self.goal = goal
-        self.speed_m = speed_m
-        self.behind = False
-
-    def __call__(self, loop: ControlLoop) -> Vector | None:
-        position = loop.world.object_position()
-        assert position is not None
-        cube, tool = position[:2], loop.world.tool_position()[:2]
-        to_goal = self.goal - cube
-        distance = float(np.linalg.norm(to_goal))
-        if distance < 0.006:
-            return None
-        direction = to_goal / distance
-        offset = tool - cube
-        along = float(offset @ direction)
-        aside = offset - along * direction
-        if self.behind and (along > 0.0 or np.linalg.norm(aside) > 0.035):
-            self.behind = False
-        if not self.behind:
-            target = cube - direction * self.STANDOFF_M
-            if np.linalg.norm(tool - target) < 0.012:
-                self.behind = True
-            else:
-                return limited(_around(tool, target, cube, self.STANDOFF_M) - tool, self.speed_m)
-        # Steer towards the line behind the centre while pushing; slow down over the last centimetres.
-        speed = min(self.speed_m, 0.004 + 0.5 * distance)
-        return limited(direction * speed - 0.8 * aside, self.speed_m)
+def random_push(task: Task, loop: ControlLoop, rng: np.random.Generator, speed_m: float) -> Policy:
+    """A push along a random line that keeps the block in its box: it moves, and turns where off centre."""
+    assert task.block is not None
+    radius, middle = task.block.radius, (np.array(task.object_low) + task.object_high) / 2
+    block = loop.world.object_pose()[:2]
+    while True:
+        angle = rng.uniform(-np.pi, np.pi)
+        length = rng.uniform(0.02, 0.14)
+        end = block + length * np.array([np.cos(angle), np.sin(angle)])
+        inside = np.all(end >= task.object_low) and np.all(end <= task.object_high)
+        if inside or np.linalg.norm(end - middle) < np.linalg.norm(block - middle):
+            break
+    aside = rng.uniform(-0.75, 0.75) * radius
+    return PushAlong(angle, aside, length, radius + PEG_RADIUS_M, speed_m)
 
 
-def _around(tool: Vector, target: Vector, centre: Vector, radius: float) -> Vector:
-    """The next point on a way from `tool` to `target` that keeps `radius` from `centre` (all (2,) metres)."""
-    line = target - tool
-    share = np.clip((centre - tool) @ line / max(float(line @ line), 1e-9), 0.0, 1.0)
-    if np.linalg.norm(tool + share * line - centre) >= radius * 0.9:
-        return target
-    from_angle = np.arctan2(*(tool - centre)[::-1])
-    to_angle = np.arctan2(*(target - centre)[::-1])
-    turn = (to_angle - from_angle + np.pi) % (2 * np.pi) - np.pi
-    next_angle = from_angle + np.sign(turn) * min(abs(turn), 0.6)
-    return centre + 1.1 * radius * np.array([np.cos(next_angle), np.sin(next_angle)])
-
-
-def limited(step: Vector, limit_m: float) -> Vector:
-    """`step` shortened so that no axis exceeds `limit_m`, in the same direction."""
-    largest = float(np.max(np.abs(step)))
-    return step if largest <= limit_m else step * (limit_m / largest)
+def script_to(task: Task, episode: Episode) -> Policy:
+    """The script that reaches the episode's goal: what planners are held against."""
+    if task.turns_count:
+        return Replay(list(episode.demonstration))
+    if task.block is None:
+        return MoveTo(episode.goal[:3], task.action_limit_m)
+    policy = PickPlace if task.grasps else PushTo
+    return policy(episode.goal[:2], task.action_limit_m)
