@@ -34,7 +34,7 @@ DONOR_SEEDS = 2**40
 
 
 class Injection:
-    """One anomaly of one episode, from `at_step` on. Call `before` for every step, before the planner looks."""
+    """One anomaly of one episode, from `at_step` on. `before` is to be called before each look."""
 
     def __init__(self, course: Iterator[None], at_step: int) -> None:
         self.at_step = at_step
@@ -59,7 +59,7 @@ def new_episode_with(
     rng = np.random.default_rng([seed, 0xA0])
     donor = _record_stream(task, loop, DONOR_SEEDS + seed) if name == "frames-swapped" else []
     episode = new_episode(task, loop, seed, conditions)
-    at_step = int(rng.integers(EARLIEST_STEP, max(EARLIEST_STEP, episode.demonstration_steps // 2) + 1))
+    at_step = int(rng.integers(EARLIEST_STEP, max(EARLIEST_STEP, len(episode.demonstration) // 2) + 1))
     return episode, Injection(ANOMALIES[name](task, loop, rng, donor), at_step)
 
 

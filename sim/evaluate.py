@@ -44,9 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--perturb", choices=PERTURBATION_NAMES, default="none", help="what differs from the nominal scene"
     )
-    parser.add_argument("--anomaly", choices=ANOMALY_NAMES, help="what goes wrong in each episode's first half")
     parser.add_argument(
-        "--suite", choices=SUITES, help="surprise: all anomalies against nominal episodes, AUROC and false stops"
+        "--anomaly", choices=ANOMALY_NAMES, help="what goes wrong in each episode's first half"
+    )
+    parser.add_argument(
+        "--suite",
+        choices=SUITES,
+        help="surprise: all anomalies against nominal episodes, AUROC and false stops",
     )
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for the task)")
     parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph")
@@ -58,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = check_request(args)
     if args.suite == "surprise":
-        return run_surprise_suite(args, bundle)
+        from sim.surprise import run_suite
+
+        return run_suite(args, bundle, episode_seeds(args))
     episodes = evaluate(args.task, args.planner, bundle, episode_seeds(args), args.perturb, args.anomaly)
     results = show_progress(episodes, args.episodes)
     report(args, results, {})
@@ -77,6 +83,8 @@ def check_request(args: argparse.Namespace) -> Bundle:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
     if args.seed < 0:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
+    if args.ros and (args.anomaly or args.suite):
+        raise SimulationError("anomalies are injected in lockstep only: leave out --ros")
     task = make_task(args.task)
     args.bundle = args.bundle or shipped_bundle(task.trained_as)
     bundle = load_bundle(args.bundle)
@@ -122,53 +130,14 @@ def show_progress(results: Iterable[EpisodeResult], total: int) -> list[EpisodeR
     return done
 
 
-def run_surprise_suite(args: argparse.Namespace, bundle: Bundle) -> int:
-    """Nominal episodes and each anomaly, on the same seeds."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
-
-    from sim.anomalies import anomalies_of
-    from sim.surprise import surprise_figures, surprise_suite
-    from sim.tasks import make_task
-
-    runs = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        total = args.episodes * (1 + len(anomalies_of(make_task(args.task))))
-        bar = progress.add_task("nominal", total=total)
-        for run in surprise_suite(args.task, args.planner, bundle, episode_seeds(args), args.perturb):
-            runs.append(run)
-            progress.update(bar, advance=1, description=run[0])
-    figures = surprise_figures(runs)
-    table = Table("", "episodes", "AUROC", "slowed", "held", "stopped", "delay of hold [s]")
-    for name, row in figures.items():
-        rates = [f"{row[f'{level}_rate']:.0%}" for level in ("slow", "hold", "stop")]
-        score, delay = row.get("auroc"), row.get("delay_s_p50")
-        shown = "" if score is None else f"{score:.3f}"
-        table.add_row(name, str(row["episodes"]), shown, *rates, "" if delay is None else f"{delay:.1f}")
-    Console().print(table)
-    write_json(args, {**request(args), "surprise": figures})
-    return 0
-
-
 def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[str, Any]) -> dict[str, Any]:
     """Print the figures and write them to --json, each episode's own behind them."""
     from rich.console import Console
     from rich.table import Table
 
-    from sim.errors import SimulationError
     from sim.results import summarise
 
-    figures = {
-        "task": args.task,
-        "planner": args.planner,
-        "perturbation": args.perturb,
-        "bundle": os.path.relpath(args.bundle),
-        "seed": args.seed,
-        **summarise(results),
-        **more,
-    }
+    figures = {**request(args), **summarise(results), **more}
     table = Table("figure", "value", title=f"{args.task}, {args.planner}, {len(results)} episodes")
     for name, value in figures.items():
         table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
@@ -186,11 +155,28 @@ def report(args: argparse.Namespace, results: list[EpisodeResult], more: dict[st
             }
             for result in results
         ]
-        try:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps({**figures, "results": episodes}, indent=2) + "\n")
-        except OSError as error:
-            raise SimulationError(
-                f"cannot write {args.json}: {error.strerror}; name another --json"
-            ) from error
+        write_json(args.json, {**figures, "results": episodes})
     return figures
+
+
+def request(args: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, for the head of a report."""
+    return {
+        "task": args.task,
+        "planner": args.planner,
+        "perturbation": args.perturb,
+        "anomaly": args.anomaly or "none",
+        "bundle": os.path.relpath(args.bundle),
+        "seed": args.seed,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Raises SimulationError if `path` cannot be written."""
+    from sim.errors import SimulationError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise SimulationError(f"cannot write {path}: {error.strerror}; name another --json") from error
