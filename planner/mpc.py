@@ -60,7 +60,7 @@ class RecedingHorizon:
         self._goal: Array | None = None
         self._history: deque[tuple[int, Array, Array]] = deque()
         self._decisions: deque[tuple[int, Array]] = deque()
-        self._shares: deque[tuple[int, float]] = deque([(0, 1.0)])
+        self._shares: deque[tuple[int, float | None]] = deque([(0, 1.0)])
         self._began_ns = 0
         self._near_since_ns: int | None = None
 
@@ -82,15 +82,18 @@ class RecedingHorizon:
         """Pursue nothing any more."""
         self._goal = None
 
-    def permit(self, share: float, stamp_ns: int) -> None:
-        """From `stamp_ns` on `share` of the decided motion reaches the arm: what the gate lets through.
+    def permit(self, share: float | None, stamp_ns: int) -> None:
+        """From `stamp_ns` on `share` of the decided motion reaches the arm: the safety gate's word.
 
-        Without its word that is all of it. An arm that is held is no surprise then.
+        Without it that is all. None says that the gate has stopped the arm: until it goes on nothing
+        surprises, and what happened in the meantime does not either.
         """
+        if self._shares[-1][1] is None:
+            self._began_ns = stamp_ns
         self._shares.append((stamp_ns, share))
 
     def observe(self, latent: ArrayLike, tool_position: ArrayLike, stamp_ns: int) -> None:
-        """Remember a latent (D,) and the tool state (P,) metres at `stamp_ns`; late or broken ones are dropped."""
+        """Remember a latent (D,) and the tool state (P,) in metres; late or broken ones are dropped."""
         z = np.asarray(latent, dtype=np.float32)
         tool = np.asarray(tool_position, dtype=np.float32)
         if z.shape != (self._latent_dim,) or tool.shape != (self._tool_dim,):
@@ -150,6 +153,8 @@ class RecedingHorizon:
 
     def _surprise(self, stamp_ns: int) -> tuple[float, Caution]:
         """How much the last model steps since `begin` surprise, under the actions that reached the arm."""
+        if self._shares[-1][1] is None:
+            return float("nan"), Caution.CALM
         steps: list[tuple[int, Array, Array]] = []
         while len(steps) < LONGEST:
             step = self._at(stamp_ns - len(steps) * self._action.step_ns)
@@ -176,7 +181,7 @@ class RecedingHorizon:
                 share = next(
                     (share for since_ns, share in reversed(self._shares) if since_ns <= limit_ns), 1.0
                 )
-                return action * np.float32(share)
+                return action * np.float32(share or 0.0)
         return np.zeros(self._action.dim, np.float32)
 
     def _is_reached(self, steps: float, stamp_ns: int) -> bool:

@@ -231,6 +231,19 @@ def test_what_the_gate_holds_back_is_no_surprise(
     assert (untold > 1.0) == (share < 1.0)
 
 
+def test_nothing_surprises_while_the_arm_is_stopped_nor_what_happened_then(loop: RecedingHorizon) -> None:
+    run(loop, (0.0, 0.0), 0, 1000)
+    loop.permit(None, START + 1000 * MS)
+    for ms in range(1100, 1600, 100):
+        decision = run(loop, (float(ms), 0.0), ms, ms)
+        assert decision is not None and np.isnan(decision.surprise) and decision.caution is Caution.CALM
+    loop.permit(1.0, START + 1550 * MS)
+    surprises = [run(loop, (9.0, 9.0), ms, ms).surprise for ms in range(1600, 2300, 100)]  # type: ignore[union-attr]
+    assert not np.nanmax(surprises) > 1e-9
+    decision = run(loop, (20.0, 9.0), 2300, 2300)
+    assert decision is not None and decision.caution is Caution.STOP
+
+
 def test_what_happened_before_the_goal_is_no_surprise(loop: RecedingHorizon) -> None:
     run(loop, (0.0, 0.0), 0, 500)
     loop.observe((9.0, 9.0), TOOL, START + 600 * MS)

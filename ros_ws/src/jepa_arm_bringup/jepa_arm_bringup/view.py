@@ -23,7 +23,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hardware.safety.status import SafetyState
+from hardware.safety.status import Caution, SafetyState
 from sim.results import TOLERANCE_M
 
 if TYPE_CHECKING:
@@ -224,7 +224,11 @@ def _words(words: Iterable[tuple[str, str]]) -> Text:
 
 
 def _safety_words(safety: SafetyStatus | None) -> tuple[str, str]:
-    return (SafetyState(safety.state).name, safety.reason) if safety else ("unknown", "")
+    """The gate's state, and why it stopped or holds back."""
+    if safety is None:
+        return "unknown", ""
+    held_back = Caution(safety.caution).name.lower() if safety.caution != Caution.CALM else ""
+    return SafetyState(safety.state).name, safety.reason or held_back
 
 
 def _cm(distance_m: float) -> str:

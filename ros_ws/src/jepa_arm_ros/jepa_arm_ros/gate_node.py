@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from jepa_arm_interfaces.msg import SafetyStatus
+from jepa_arm_interfaces.msg import PlanStatus, SafetyStatus
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -15,7 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
 from hardware.safety.gate import GateConfig, SafetyGate
-from hardware.safety.status import Reason, SafetyState
+from hardware.safety.status import Caution, Reason, SafetyState
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health
@@ -71,7 +71,7 @@ class GateNode(LifecycleNode):
         self.health.also_report(self.report)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.announced: tuple[SafetyState, Reason] | None = None
+        self.announced: tuple[SafetyState, Reason, Caution] | None = None
         self.followed_stamp_ns = 0
         self.setpoint_publisher = self.create_publisher(JointTrajectory, SETPOINT_TOPIC, qos.COMMAND)
         self.followed_publisher = self.create_publisher(Header, "safety/followed_frame", qos.RECORD)
@@ -80,6 +80,8 @@ class GateNode(LifecycleNode):
         on_command = self.health.monitor("command", self.on_command)
         self.create_subscription(JointState, "joint_states", on_state, qos.NEWEST_JOINT_STATE)
         self.create_subscription(JointTrajectory, COMMAND_TOPIC, on_command, qos.COMMAND)
+        on_plan = self.health.monitor("plan", self.on_plan)
+        self.create_subscription(PlanStatus, "planner/status", on_plan, qos.RECORD)
         self.create_service(Trigger, "safety/stop", self.on_stop)
         self.create_service(Trigger, "safety/reset", self.on_reset)
         self.timer = self.create_timer(self.period_s, self.on_tick, autostart=False)
@@ -113,6 +115,9 @@ class GateNode(LifecycleNode):
         if not verdict.accepted:
             self.get_logger().warning(f"command refused: {verdict.text}", throttle_duration_sec=1.0)
 
+    def on_plan(self, message: PlanStatus) -> None:
+        self.gate.caution(message.caution, time.monotonic())
+
     def second_commanders(self) -> str:
         """The nodes that publish commands, if they are several.
 
@@ -133,8 +138,8 @@ class GateNode(LifecycleNode):
                 setpoint_message(setpoint.names, setpoint.positions, self.period_s)
             )
         status = self.gate.status
-        if (status.state, status.reason) != self.announced:
-            self.announced = status.state, status.reason
+        if (status.state, status.reason, status.caution) != self.announced:
+            self.announced = status.state, status.reason, status.caution
             self.publish_status()
 
     def on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -150,7 +155,8 @@ class GateNode(LifecycleNode):
     def publish_status(self) -> None:
         status = self.gate.status
         message = SafetyStatus(header=header(self.get_clock().now().nanoseconds))
-        message.state = int(status.state)
+        message.state, message.caution = int(status.state), int(status.caution)
+        message.speed_share = status.speed_share
         message.reason = "" if status.reason is Reason.NONE else status.reason.value
         message.text = status.text
         counters = self.report()
@@ -168,6 +174,8 @@ class GateNode(LifecycleNode):
             "pauses": status.pauses,
             "states_ignored": status.states_ignored,
             "stops": status.stops,
+            "slows": status.slows,
+            "holds": status.holds,
         }
 
 

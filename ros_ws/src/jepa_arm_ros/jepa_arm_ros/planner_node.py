@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jepa_arm_interfaces.action import PursueGoal
-from jepa_arm_interfaces.msg import Latent, PlanStatus
+from jepa_arm_interfaces.msg import Latent, PlanStatus, SafetyStatus
 from numpy.typing import NDArray
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
@@ -109,6 +109,8 @@ class PlannerNode(LifecycleNode):
         on_latent = self.health.monitor("latent", self.on_latent)
         self.create_subscription(JointStateMessage, "joint_states", on_state, qos.JOINT_STATES)
         self.create_subscription(Latent, "latent", on_latent, qos.LATENT)
+        on_safety = self.health.monitor("safety", self.on_safety)
+        self.create_subscription(SafetyStatus, "safety/status", on_safety, qos.STATUS)
         self.create_timer(CHECK_PERIOD_S, self.check_pursuit)
         self.action_server = ActionServer(
             self,
@@ -136,6 +138,11 @@ class PlannerNode(LifecycleNode):
             self.joint_states.append(joint_state_from(message))
         except MessageError as error:
             self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=1.0)
+
+    def on_safety(self, message: SafetyStatus) -> None:
+        """What the gate lets through is what the world model has to expect."""
+        stopped = message.state in (SafetyStatus.STOPPING, SafetyStatus.STOPPED)
+        self.horizon.permit(None if stopped else message.speed_share, stamp_ns(message.header.stamp))
 
     def on_latent(self, message: Latent) -> None:
         stamp = stamp_ns(message.header.stamp)
@@ -198,6 +205,7 @@ class PlannerNode(LifecycleNode):
                 energy=float(decision.energy),
                 steps_to_go=float(decision.steps_to_go),
                 surprise=float(decision.surprise),
+                caution=int(decision.caution),
                 plan_ms=float(decision.plan_ms),
                 candidates=int(decision.candidates),
                 action=[float(value) for value in decision.action],
