@@ -25,7 +25,7 @@ class TrainConfig(BaseModel):
     horizon: int = Field(default=3, ge=1, validate_default=True, description="open-loop steps in the loss")
     max_steps: int = Field(default=40, ge=1, description="the furthest goal that the heads are trained on")
     batch: int = Field(default=96, ge=2, description="windows a step")
-    steps: int = Field(default=3000, ge=1, description="steps of the world model")
+    steps: int = Field(default=3500, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     tool_weight: float = 1.0
