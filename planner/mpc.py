@@ -33,7 +33,8 @@ class Decision:
 
     `steps_to_go` is the learned distance to the goal in model steps; `surprise` how far the last steps are
     from what the model expects (`perception.surprise`), NaN until two have been seen, and `caution` what that
-    asks of the safety gate; `reached` says that the goal has been met, and held, for a second.
+    asks of the safety gate; `reached` says that the goal has been met, and held, for a second;
+    `dropped` what the planner had no time for, in words.
     """
 
     action: Array
@@ -45,6 +46,7 @@ class Decision:
     candidates: int
     reached: bool
     stamp_ns: int
+    dropped: str
 
 
 class RecedingHorizon:
@@ -134,6 +136,7 @@ class RecedingHorizon:
             candidates=plan.candidates,
             reached=self._is_reached(steps, stamp_ns),
             stamp_ns=stamp_ns,
+            dropped=plan.dropped,
         )
 
     def _observation(self, stamp_ns: int) -> Observation | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ ANOMALY_NAMES = (
     "hand-enters",
 )
 SUITES = ("surprise",)
-PLANNER_NAMES = ("hold", "random", "scripted", "mode1", "cem", "mode2")
+PLANNER_NAMES = ("hold", "random", "scripted", "mode1", "cem", "mode2", "icem", "mppi", "gradient")
 # Seeds of one --seed never meet those of another.
 SEED_STRIDE = 1_000_000
 
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same ones")
     parser.add_argument("--planner", choices=PLANNER_NAMES, default="mode2")
+    parser.add_argument(
+        "--budget-ms", type=float, help="time for a plan; what is dropped to keep it is reported"
+    )
     parser.add_argument(
         "--perturb", choices=PERTURBATION_NAMES, default="none", help="what differs from the nominal scene"
     )
@@ -65,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
         from sim.surprise import run_suite
 
         return run_suite(args, bundle, episode_seeds(args))
-    episodes = evaluate(args.task, args.planner, bundle, episode_seeds(args), args.perturb, args.anomaly)
+    seeds = episode_seeds(args)
+    episodes = evaluate(args.task, args.planner, bundle, seeds, args.perturb, args.anomaly, args.budget_ms)
     results = show_progress(episodes, args.episodes)
-    report(args, results, {})
+    report(args, results, {} if args.budget_ms is None else budget_figures(args.budget_ms, results))
     return 0
 
 
@@ -83,6 +88,8 @@ def check_request(args: argparse.Namespace) -> Bundle:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
     if args.seed < 0:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
+    if args.budget_ms is not None and not 0 < args.budget_ms < float("inf"):
+        raise SimulationError(f"--budget-ms {args.budget_ms:g}: give a plan more than no time")
     if args.ros and (args.anomaly or args.suite):
         raise SimulationError("anomalies are injected in lockstep only: leave out --ros")
     task = make_task(args.task)
@@ -113,6 +120,17 @@ def shipped_bundle(trained_as: str) -> Path:
 
 def episode_seeds(args: argparse.Namespace) -> range:
     return range(args.seed * SEED_STRIDE, args.seed * SEED_STRIDE + args.episodes)
+
+
+def budget_figures(budget_ms: float, results: list[EpisodeResult]) -> dict[str, Any]:
+    """How many of the plans had to drop something to keep the time, and what most of those dropped."""
+    dropped = [text for result in results for text in result.dropped]
+    cut = Counter(text for text in dropped if text)
+    return {
+        "budget_ms": budget_ms,
+        "plans_cut": cut.total() / max(len(dropped), 1),
+        "dropped_most_often": cut.most_common(1)[0][0] if cut else "nothing",
+    }
 
 
 def show_progress(results: Iterable[EpisodeResult], total: int) -> list[EpisodeResult]:

@@ -18,13 +18,14 @@ from sim.tasks import Episode, Task, script_to
 
 @dataclass(frozen=True)
 class Choice:
-    """An action (A,) metres, with the plan's energy, the time it took, and what surprise asks for."""
+    """An action (A,) metres, with the plan's energy, its time and what was dropped, what surprise asks for."""
 
     action: NDArray[np.float64]
     energy: float = 0.0
     plan_ms: float = 0.0
     surprise: float = float("nan")
     caution: int = 0
+    dropped: str = ""
 
 
 class Pilot(Protocol):
@@ -46,16 +47,18 @@ class ScriptedPilot:
     def act(self, loop: ControlLoop) -> Choice:
         assert self._policy is not None
         action = self._policy(loop)
-        return Choice(np.zeros(self._task.action_dim) if action is None else limited(action, self._task.action_limit_m))
+        return Choice(
+            np.zeros(self._task.action_dim) if action is None else limited(action, self._task.action_limit_m)
+        )
 
 
 class PicturePilot:
     """A planner in lockstep: picture → latent → decision, as the ROS graph does in real time."""
 
-    def __init__(self, bundle: Bundle, planner_name: str, seed: int) -> None:
+    def __init__(self, bundle: Bundle, planner_name: str, seed: int, budget_ms: float | None = None) -> None:
         self._encoder = bundle.encoder()
         self._action = bundle.action
-        self._horizon = RecedingHorizon(bundle, make_planner(planner_name, bundle, seed))
+        self._horizon = RecedingHorizon(bundle, make_planner(planner_name, bundle, seed, budget_ms))
 
     def begin(self, loop: ControlLoop, episode: Episode) -> None:
         """Take up the goal; the arm rests for one model step, so that there is a latent before this one."""
@@ -77,6 +80,7 @@ class PicturePilot:
             decision.plan_ms,
             decision.surprise,
             decision.caution,
+            decision.dropped,
         )
 
     def _observe(self, loop: ControlLoop) -> None:
@@ -88,6 +92,8 @@ class PicturePilot:
         return self._encoder.encode(prepare(image, self._encoder.spec.image_size)[None])[0]
 
 
-def make_pilot(name: str, bundle: Bundle, task: Task, seed: int) -> Pilot:
-    """`scripted`, or any planner's name."""
-    return ScriptedPilot(task) if name == "scripted" else PicturePilot(bundle, name, seed)
+def make_pilot(name: str, bundle: Bundle, task: Task, seed: int, budget_ms: float | None = None) -> Pilot:
+    """`scripted`, or any planner's name, with a time budget for its plans if there is one."""
+    if name == "scripted":
+        return ScriptedPilot(task)
+    return PicturePilot(bundle, name, seed, budget_ms)

@@ -29,6 +29,7 @@ def evaluate(
     seeds: Iterable[int],
     perturbation: str = "none",
     anomaly: str | None = None,
+    budget_ms: float | None = None,
 ) -> Iterator[EpisodeResult]:
     """Run one episode a seed and yield its result. Planners see pictures and joints, nothing else."""
     task = make_task(task_name)
@@ -36,7 +37,7 @@ def evaluate(
     try:
         for seed in seeds:
             conditions = perturbed(perturbation, np.random.default_rng([seed, 0xC0]))
-            pilot = make_pilot(planner, bundle, task, seed)
+            pilot = make_pilot(planner, bundle, task, seed, budget_ms)
             if anomaly is None:
                 yield run_episode(task, loop, new_episode(task, loop, seed, conditions), pilot)
             else:
@@ -64,6 +65,7 @@ def run_episode(
         result.distances_m.append(distance)
         result.energies.append(choice.energy)
         result.plan_ms.append(choice.plan_ms)
+        result.dropped.append(choice.dropped)
         result.surprises.append(choice.surprise)
         gate = loop.gate.status
         stopped = gate.state in (SafetyState.STOPPING, SafetyState.STOPPED)

@@ -50,6 +50,7 @@ class EpisodeResult:
     distances_m: list[float] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     surprises: list[float] = field(default_factory=list)
     cautions: list[int] = field(default_factory=list)
     stopped_for: str = ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.report import EpisodeRecord, Row
 
 EXAMPLE = "jepa-arm demo --task push --episodes 10"
-PLANNERS = ("hold", "random", "mode1", "cem", "mode2")
+PLANNERS = ("hold", "random", "mode1", "cem", "mode2", "icem", "mppi", "gradient")
 VIDEO_FPS = 10
 
 

@@ -56,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def graph_settings(args: argparse.Namespace, bundle: Bundle) -> Mapping[str, Any]:
-    """The process table's settings for --task, --planner and --seed with `bundle`."""
+    """The process table's settings for --task, --planner, --budget-ms and --seed with `bundle`."""
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
         "robot": bundle.robot,
         "planner": args.planner,
+        "budget_ms": args.budget_ms or 0.0,
         "seed": args.seed,
     }
 

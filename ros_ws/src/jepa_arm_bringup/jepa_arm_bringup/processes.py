@@ -14,7 +14,7 @@ from typing import Any, Literal
 class Setting:
     """Something the user chooses once and several processes are told."""
 
-    default: str | int
+    default: str | int | float
     description: str
 
 
@@ -22,7 +22,8 @@ SETTINGS: dict[str, Setting] = {
     "task": Setting("push", "what the simulated scene is for: push or reach"),
     "bundle": Setting("", "folder of the world-model bundle"),
     "robot": Setting("panda", "robot file: a name in hardware/robots or a path"),
-    "planner": Setting("mode2", "hold, random, mode1, cem or mode2"),
+    "planner": Setting("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient"),
+    "budget_ms": Setting(0.0, "time for a plan in ms, 0: as long as it takes"),
     "seed": Setting(0, "seed of the first scene and of the planner"),
     "camera": Setting("hardware.camera.file:FileCamera", "what makes the real camera: module:callable"),
     "camera_source": Setting("", "what the real camera reads from: a path or a device"),
@@ -86,7 +87,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="planner_node",
         restart="always",
-        parameters={"bundle": "bundle", "robot": "robot", "planner": "planner", "seed": "seed"},
+        parameters={"bundle": "bundle", "robot": "robot", "planner": "planner", "budget_ms": "budget_ms", "seed": "seed"},
     ),
     # A guard that died has to be looked into before it guards again.
     Process(

@@ -50,8 +50,9 @@ CHECK_PERIOD_S = 0.05
 class PlannerParameters:
     bundle: str = parameter("", "folder of the world-model bundle to plan with")
     robot: str = parameter("panda", "robot file: a name in hardware/robots or a path")
-    planner: str = parameter("mode2", "hold, random, mode1, cem or mode2")
+    planner: str = parameter("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient")
     seed: int = parameter(0, "seed of the planner's random numbers", low=0, high=2**62)
+    budget_ms: float = parameter(0.0, "time for a plan, 0: as long as it takes [ms]", low=0.0, high=60e3)
     replan_every_frames: int = parameter(2, "decide on every n-th frame", low=1, high=100)
     max_latent_age_s: float = parameter(
         0.1, "nothing is decided from a frame older than this [s]", low=0.001, high=60.0
@@ -92,7 +93,8 @@ class PlannerNode(LifecycleNode):
             camera = self.robot.camera
             self.bundle = load_bundle(Path(self.parameters.bundle))
             self.bundle.check_fits(self.robot.name, (camera.width, camera.height))
-            planner = make_planner(self.parameters.planner, self.bundle, self.parameters.seed)
+            budget_ms = self.parameters.budget_ms or None
+            planner = make_planner(self.parameters.planner, self.bundle, self.parameters.seed, budget_ms)
             self.encoder = self.bundle.encoder()
             self.horizon = RecedingHorizon(self.bundle, planner)
             action = self.bundle.action
@@ -158,6 +160,11 @@ class PlannerNode(LifecycleNode):
         decision = self.horizon.decide()
         if decision is None:
             return
+        if decision.dropped:
+            self.get_logger().info(
+                f"to plan within {self.parameters.budget_ms:g} ms: without {decision.dropped}",
+                throttle_duration_sec=5.0,
+            )
         self.send(decision.action, decision.stamp_ns)
         self.tell(decision, message)
         if decision.reached:
