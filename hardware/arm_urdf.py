@@ -24,6 +24,7 @@ PEG_RADIUS_M = 0.012
 PEG_TIP_M = 0.03  # its coloured end
 GUESSED_VELOCITY = 1.0  # rad/s or m/s
 GUESSED_EFFORT = 50.0  # N·m or N
+PLAUSIBLE_VELOCITY = 2 * math.pi  # a faster joint's limit is a placeholder more often than not
 MOVABLE = ("revolute", "continuous", "prismatic")
 
 Element = ElementTree.Element
@@ -111,8 +112,12 @@ class ArmUrdf:
 
     def _copy_mesh(self, mesh: Element, target: Path) -> None:
         path = find_mesh(mesh.get("filename", ""), self.source)
-        scale = [float(part) for part in mesh.get("scale", "1 1 1").split()]
-        vertices, triangles = load_mesh(path, scale)
+        scale = mesh.get("scale", "1 1 1")
+        try:
+            x, y, z = (float(part) for part in scale.split())
+        except ValueError as error:
+            raise RobotError(f"{self.source}: scale {scale!r} of {path.name} is not three numbers") from error
+        vertices, triangles = load_mesh(path, (x, y, z))
         fewer = simplified(vertices, triangles)
         if len(fewer[1]) < len(triangles):
             self.simplified.append(
@@ -152,6 +157,8 @@ def read_arm(source: Path, tool_link: str | None = None) -> ArmUrdf:
     elif tool_link not in links:
         raise RobotError(f"{source}: no link {tool_link!r}; its links: {', '.join(links)}")
     path = _path_to(tool_link, joints)
+    if path and _link(joints[path[0]], "parent") in joints:
+        raise RobotError(f"{source}: its links form a ring; cut it open where {tool_link} is carried")
     base_link = _link(joints[path[0]], "parent") if path else tool_link
     arm = ArmUrdf(source, root, base_link, tool_link, ())
     chain = [joints[link] for link in path if joints[link].get("type") != "fixed"]
@@ -181,6 +188,8 @@ def find_mesh(name: str, source: Path) -> Path:
 def _default_tool(links: list[str], joints: dict[str, Element]) -> str:
     parents = {_link(joint, "parent") for joint in joints.values()}
     paths = [_path_to(link, joints) for link in links if link not in parents]
+    if not paths:  # every link carries another: a ring, which is found out on the way from any of them
+        return links[0]
     depths = [sum(joints[link].get("type") in MOVABLE for link in path) for path in paths]
     longest = [path for path, depth in zip(paths, depths) if depth == max(depths)]
     shared = [steps[0] for steps in zip(*longest) if len(set(steps)) == 1]
@@ -213,27 +222,30 @@ def _read_joint(joint: Element, arm: ArmUrdf) -> ArmJoint:
         limit.attrib.update(lower=f"{-math.pi:.6f}", upper=f"{math.pi:.6f}")
         guessed += ["lower", "upper"]
     lower, upper, velocity, effort = (
-        _number(limit, key, name, arm) for key in ("lower", "upper", "velocity", "effort")
+        _number(limit, key, f"the limit of joint {name}", arm)
+        for key in ("lower", "upper", "velocity", "effort")
     )
     if lower >= upper:
         raise RobotError(f"{where}: joint {name}: lower limit {lower:g} is not below upper limit {upper:g}")
     if velocity <= 0:
         velocity = GUESSED_VELOCITY
         guessed.append("velocity")
+    elif velocity > PLAUSIBLE_VELOCITY:
+        guessed.append("velocity (the URDF's, more than most joints do)")
     if effort <= 0:
         limit.set("effort", f"{GUESSED_EFFORT:g}")
         arm.guesses.append(f"joint {name} has no effort limit: the simulator takes {GUESSED_EFFORT:g} N·m")
     return ArmJoint(name, lower, upper, velocity, tuple(guessed))
 
 
-def _number(limit: Element, key: str, joint: str, arm: ArmUrdf) -> float:
-    text = limit.get(key, "0")
+def _number(element: Element, key: str, what: str, arm: ArmUrdf) -> float:
+    text = element.get(key, "0")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise RobotError(f"{arm.source}: joint {joint}: limit {key}={text!r} is not a finite number")
+        raise RobotError(f"{arm.source}: {what}: {key}={text!r} is not a finite number")
     return value
 
 
@@ -247,8 +259,8 @@ def _fill_in(arm: ArmUrdf) -> None:
             material.remove(texture)
     for link in arm.root.findall("link"):
         inertial = link.find("inertial")
-        mass_element = None if inertial is None else inertial.find("mass")
-        if mass_element is not None and float(mass_element.get("value", "0")) > 0:
+        given = None if inertial is None else inertial.find("mass")
+        if given is not None and _number(given, "value", f"the mass of {link.get('name')}", arm) > 0:
             continue
         if inertial is not None:
             link.remove(inertial)

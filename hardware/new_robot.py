@@ -48,21 +48,25 @@ def run(args: argparse.Namespace) -> int:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.name):
         raise RobotError(f"--name {args.name!r}: use letters, digits, _ and - only")
     out = args.out or ROBOTS_DIR
+    for ending in (".yaml", ".urdf", "_peg.urdf", "_meshes"):
+        if (path := out / f"{args.name}{ending}").exists():
+            raise RobotError(f"{path} exists already: remove it, or choose another --name")
     with tempfile.TemporaryDirectory() as folder:
         notes = new_robot(Path(folder), args.urdf, args.name, args.tool_link, args.peg)
         made = sorted(Path(folder).iterdir())
-        for path in made:
-            if (out / path.name).exists():
-                raise RobotError(f"{out / path.name} exists already: remove it, or choose another --name")
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        for path in made:
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, out / path.name)
     for note in notes:
         print(f"note: {note}")
     robot_file = out / f"{args.name}.yaml"
-    print(f"wrote {', '.join(str(out / path.name) for path in made)}")
+    print(f"wrote {', '.join(path.name for path in made)} into {out}")
     print(f"now look at every '# CHECK:' in {robot_file}, then:")
     robot = args.name if args.out is None else robot_file
     print(f"  jepa-arm collect --task push --robot {robot} --out data/{args.name}-push")
+    if args.out is not None:
+        print(f"eval finds a bundle's robot by its name: copy these files to {ROBOTS_DIR} before it")
     return 0
 
 
@@ -74,17 +78,21 @@ def new_robot(
     Raises `RobotError` if the URDF cannot be used, or its tool not pointed straight down over a table.
     """
     from hardware.arm_urdf import read_arm
+    from hardware.errors import RobotError
     from hardware.reach import propose
     from hardware.robot import load_robot
 
-    header = f"{urdf.name} as `jepa-arm new` adapted it: low-poly meshes, and what was missing"
+    header = "Adapted by `jepa-arm new`: low-poly meshes, and what was missing."
     arm = read_arm(urdf, tool_link)
     arm.replace_meshes(folder, f"{name}_meshes")
     if peg_length_m is not None:
         arm.add_peg(peg_length_m)
     arm_urdf = folder / (f"{name}.urdf" if peg_length_m is None else f"{name}_peg.urdf")
     arm.write(arm_urdf, header)
-    proposal = propose(_provisional(arm, name, arm_urdf))
+    try:
+        proposal = propose(_provisional(arm, name, arm_urdf))
+    except RobotError as error:
+        raise RobotError(f"{urdf}: {error}") from error
     if proposal.stand_x:
         arm.stand_at(proposal.stand_x)
         arm.write(arm_urdf, header)

@@ -12,7 +12,6 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-import pinocchio
 from numpy.typing import NDArray
 
 from hardware.errors import RobotError
@@ -82,7 +81,7 @@ def propose(robot: Robot) -> Proposal:
             best = found
     if best is None:
         raise RobotError(
-            f"{robot.urdf}: with {robot.tool_link}'s z axis pointing straight down and its heading held, "
+            f"with {robot.tool_link}'s z axis pointing straight down and its heading held, "
             f"{len(robot.joints)} joints reach no box over the table in front of the arm (+x); name a "
             "--tool-link whose z points out of the tool, on an arm with six joints or more"
         )
@@ -245,7 +244,7 @@ def _planar(robot: Robot, q: Array) -> Array:
 def _reach(robot: Robot) -> float:
     """The length of the outstretched arm in metres: the sum of the distances from joint to joint to tool."""
     kinematics = Kinematics(robot)
-    q = pinocchio.neutral(pinocchio.buildModelFromUrdf(str(robot.urdf)))[: len(robot.joints)]
+    q = np.zeros(len(robot.joints))
     points = np.vstack([kinematics.joint_origins(q), kinematics.tool_position(q)])
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
