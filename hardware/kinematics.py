@@ -190,6 +190,8 @@ class CartesianServo:
         if angle > (limit := CORRECTION_RAD_S * duration_s):
             turn *= limit / angle
         goal = self._kinematics.inverse(target, rotation @ pinocchio.exp3(turn), q).positions
+        if robot.gripper is not None:
+            goal[-1] = q[-1]  # it moves by the displacement alone, below, and does not slow the arm
         fastest_share = float((np.abs(goal - q) / (robot.velocity_limits * duration_s)).max())
         goal = q + (goal - q) * min(1.0, SPEED_SHARE / max(fastest_share, 1e-9))
         if robot.gripper is not None:

@@ -242,3 +242,75 @@ def test_a_motion_too_fast_for_a_joint_is_shortened_on_its_way(displacement, dur
     share = np.linalg.norm(step) / max(float(np.linalg.norm(whole)), 1e-9)
     np.testing.assert_allclose(step, share * whole, atol=1e-5)
     assert share > 0.99 or np.max(np.abs(command.velocities) / ROBOT.velocity_limits) > SPEED_SHARE * 0.999
+
+
+# A gripper
+
+
+HAND = load_robot("panda_hand")
+HAND_KINEMATICS = Kinematics(HAND)
+GRASP = CartesianServo(HAND_KINEMATICS, ("x", "y", "z", "gripper"))
+FASTEST = HAND.velocity_limits[-1]
+openings = st.floats(0.0, 0.04)
+
+
+def grasping(opening: float, q: np.ndarray = HAND.home) -> JointState:
+    """Joints `q` with the gripper at `opening` m."""
+    return JointState(HAND.joint_names, np.append(q[:-1], opening), np.zeros(len(q)), 0)
+
+
+@given(openings)
+def test_the_tool_s_state_is_its_position_and_the_gripper_s_joint(opening):
+    q = grasping(opening).positions
+    state = HAND_KINEMATICS.tool_state(q)
+    np.testing.assert_array_equal(state[:3], HAND_KINEMATICS.tool_position(q))
+    assert state.shape == (4,) and state[3] == opening
+    np.testing.assert_array_equal(KINEMATICS.tool_state(ROBOT.home), KINEMATICS.tool_position(ROBOT.home))
+
+
+def test_the_gripper_does_not_move_the_tool():
+    positions = [HAND_KINEMATICS.tool_position(grasping(opening).positions) for opening in (0.0, 0.04)]
+    np.testing.assert_array_equal(*positions)
+    assert not HAND_KINEMATICS.jacobian(HAND.home)[:, -1].any()
+
+
+@given(openings, st.floats(-0.03, 0.03), st.floats(0.02, 0.2))
+def test_the_gripper_goes_where_asked_no_faster_than_its_limit_and_not_beyond_its_range(
+    opening, grip, duration_s
+):
+    command = GRASP.joint_command(grasping(opening), (0.0, 0.0, 0.0, grip), duration_s, 0)
+    step = np.clip(grip, -FASTEST * duration_s, FASTEST * duration_s)
+    assert command.positions[-1] == pytest.approx(np.clip(opening + step, 0.0, 0.04), abs=1e-12)
+    assert abs(command.velocities[-1]) <= FASTEST * (1 + 1e-9)
+
+
+@given(openings, openings, st.tuples(*[displacements] * 3), st.floats(0.02, 0.1))
+def test_what_the_gripper_does_makes_no_difference_to_the_arm(opening, other, motion, duration_s):
+    commands = [
+        GRASP.joint_command(grasping(start), (*motion, grip), duration_s, 0)
+        for start, grip in ((opening, 0.03), (other, -0.03))
+    ]
+    np.testing.assert_allclose(commands[0].positions[:-1], commands[1].positions[:-1], atol=1e-12)
+
+
+@given(openings, st.tuples(displacements, displacements))
+def test_a_gripper_that_is_not_among_the_axes_stays_as_it_is(opening, motion):
+    servo = CartesianServo(HAND_KINEMATICS, ("x", "y"), {"z": 0.1})
+    command = servo.joint_command(grasping(opening), motion, 0.1, 0)
+    assert (command.positions[-1], command.velocities[-1]) == (opening, 0.0)
+
+
+def test_a_gripper_moves_on_its_own_and_the_arm_stays():
+    command = GRASP.joint_command(grasping(0.02), (0.0, 0.0, 0.0, -0.004), 0.1, 0)
+    np.testing.assert_allclose(command.positions[:-1], HAND.home[:-1], atol=1e-4)
+    assert command.velocities[-1] == pytest.approx(-0.04)
+
+
+def test_axes_with_a_gripper_need_a_robot_that_has_one():
+    with pytest.raises(ValueError, match="move a gripper, and robot panda has none"):
+        CartesianServo(KINEMATICS, ("x", "y", "z", "gripper"))
+
+
+def test_the_gripper_is_the_last_of_the_axes_or_none():
+    with pytest.raises(ValueError, match="exactly once"):
+        CartesianServo(HAND_KINEMATICS, ("gripper", "x", "y", "z"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from hardware.robot import ROBOTS_DIR, Robot, load_robot, robot_names
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a copy of the Panda's robot file and URDF, to be spoilt."""
-    for name in ("panda.yaml", "panda_peg.urdf"):
+    """A folder with copies of the Panda's robot files and URDFs, to be spoilt."""
+    for name in ("panda.yaml", "panda_peg.urdf", "panda_hand.yaml", "panda_hand.urdf"):
         shutil.copy(ROBOTS_DIR / name, tmp_path / name)
     return tmp_path
 
 
-def edit(folder: Path, change) -> Path:
-    path = folder / "panda.yaml"
+def edit(folder: Path, change, name: str = "panda.yaml") -> Path:
+    path = folder / name
     content = yaml.safe_load(path.read_text())
     change(content)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -139,6 +140,49 @@ SPOILT = {
 @pytest.mark.parametrize("spoil, expected", SPOILT.values(), ids=SPOILT)
 def test_a_robot_file_that_cannot_work_is_refused_naming_file_and_key(folder, spoil, expected):
     assert expected in message(edit(folder, spoil))
+
+
+GRIPPER_SPOILT = {
+    "not the last joint": (lambda c: c["joints"].insert(0, c["joints"].pop()), "the gripper's last"),
+    "not among the joints": (lambda c: c["joints"].pop(), "panda_joint7, panda_finger_joint1"),
+    "among the joints of no gripper": (lambda c: c.pop("gripper"), "must list the movable joints"),
+    "the finger that follows": (
+        lambda c: c["gripper"].update(joint="panda_finger_joint2"),
+        "the gripper's last: .*panda_finger_joint2",
+    ),
+    "wider than the URDF": (
+        lambda c: c["joints"][7].update(upper=0.05, home=0.04),
+        "joints.7: limits 0 to 0.05",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil, expected", GRIPPER_SPOILT.values(), ids=GRIPPER_SPOILT)
+def test_a_gripper_that_is_not_the_last_joint_as_described_is_refused(folder, spoil, expected):
+    assert re.search(expected, message(edit(folder, spoil, "panda_hand.yaml")))
+
+
+def test_joints_that_mimic_a_driven_one_are_found():
+    hand = load_robot("panda_hand")
+    assert hand.mimics == {"panda_finger_joint2": "panda_finger_joint1"}
+    assert hand.joint_names[-1] == hand.gripper.joint == "panda_finger_joint1"
+    assert load_robot("panda").mimics == {}
+
+
+def test_a_joint_that_mimics_one_outside_the_robot_file_is_left_alone(folder):
+    urdf = folder / "panda_hand.urdf"
+    urdf.write_text(
+        urdf.read_text().replace('<mimic joint="panda_finger_joint1"', '<mimic joint="elsewhere"')
+    )
+    assert load_robot(folder / "panda_hand.yaml").mimics == {}
+
+
+def test_the_hand_at_home_points_straight_down_and_is_open():
+    hand = load_robot("panda_hand")
+    position, rotation = Kinematics(hand).tool_pose(hand.home)
+    np.testing.assert_allclose(position[:2], [0.45, 0.0], atol=1e-3)
+    np.testing.assert_allclose(rotation[:, 2], [0.0, 0.0, -1.0], atol=1e-4)
+    assert hand.home[-1] == hand.gripper.open == hand.position_upper[-1]
 
 
 URDF_SPOILT = {

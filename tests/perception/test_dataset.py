@@ -58,7 +58,7 @@ def episodes() -> Episodes:
         rng.integers(0, 256, (2, 4, 8, 8, 3), dtype=np.uint8),
         rng.random((2, 3, 2), np.float32),
         tool,
-        tool + 1,
+        rng.random((2, 4, 4), np.float32),
     )
 
 
@@ -82,6 +82,23 @@ def test_what_is_written_is_what_is_read(folder: Path, info: DatasetInfo, episod
     assert [getattr(found, name).dtype for name in ARRAYS] == [np.uint8, np.float32, np.float32, np.float32]
 
 
+def test_a_gripper_is_part_of_the_tool_where_the_actions_move_one(
+    tmp_path: Path, info: DatasetInfo, episodes: Episodes
+) -> None:
+    grasping = info.model_copy(update={"axes": ("x", "y", "z", "gripper"), "fixed": {}})
+    assert (info.tool_dim, grasping.tool_dim) == (3, 4)
+    rng = np.random.default_rng(1)
+    shard = Episodes(
+        episodes.frames, rng.random((2, 3, 4), np.float32), rng.random((2, 4, 4), np.float32), episodes.object
+    )
+    write_description(tmp_path, grasping)
+    write_shard(tmp_path, 0, shard)
+    assert same(load_dataset(tmp_path)[1], shard)
+    write_shard(tmp_path, 0, Episodes(shard.frames, shard.actions, episodes.tool, shard.object))
+    with pytest.raises(DatasetError, match=r"tool is float32 \(2, 4, 3\), expected float32 \(2, 4, 4\)"):
+        load_dataset(tmp_path)
+
+
 def test_shards_come_back_in_order_the_last_one_short(
     tmp_path: Path, make_dataset: Callable[..., Any]
 ) -> None:
@@ -89,7 +106,7 @@ def test_shards_come_back_in_order_the_last_one_short(
         np.arange(5, dtype=np.uint8)[:, None, None, None, None] * np.ones((1, 41, 16, 16, 3), np.uint8),
         np.zeros((5, 40, 2), np.float32),
         np.zeros((5, 41, 3), np.float32),
-        np.full((5, 41, 3), np.nan, np.float32),
+        np.full((5, 41, 4), np.nan, np.float32),
     )
     make_dataset(tmp_path, drawn, episodes=5, episodes_per_shard=2, image_size=16)
     info, episodes = load_dataset(tmp_path)
@@ -113,7 +130,7 @@ def test_a_dataset_begun_with_other_options_is_not_gone_on_with(folder: Path, in
         (lambda text: text.replace("steps: 3", "steps: three"), "steps: Input should be a valid integer"),
         (lambda text: text.replace("episodes_per_shard: 2", "episodes_per_shard: 0"), "episodes_per_shard"),
         (lambda text: text.replace("robot: panda\n", ""), "robot: Field required"),
-        (lambda text: text.replace("schema_version: 1", "schema_version: 2"), "schema_version"),
+        (lambda text: text.replace("schema_version: 2", "schema_version: 1"), "schema_version"),
         (lambda text: "steps: [", "while parsing"),
         (lambda text: "", "dictionary"),
     ],
@@ -186,7 +203,9 @@ def test_a_file_of_another_kind_under_a_shard_s_name_is_named(folder: Path, info
         ("frames", np.zeros((2, 4, 8, 8, 3), np.float32)),
         ("actions", np.zeros((2, 3, 3), np.float32)),
         ("tool", np.zeros((2, 4, 3), np.float64)),
-        ("object", np.zeros((1, 4, 3), np.float32)),
+        ("tool", np.zeros((2, 4, 4), np.float32)),
+        ("object", np.zeros((1, 4, 4), np.float32)),
+        ("object", np.zeros((2, 4, 3), np.float32)),
     ],
 )
 def test_a_shard_of_another_dataset_is_refused(

@@ -87,6 +87,21 @@ def test_there_is_no_object_probe_without_an_object(held_out: tuple[DatasetInfo,
     assert "object_probe_cm" in read(Thumbnail(), held_out).as_dict()
 
 
+def test_the_probes_are_of_positions_whatever_the_gripper_and_the_yaw_are(
+    held_out: tuple[DatasetInfo, Episodes],
+) -> None:
+    info, episodes = held_out
+    wild = np.random.default_rng(0).normal(0.0, 50.0, (*episodes.tool.shape[:2], 1)).astype(np.float32)
+    gripping = Episodes(
+        episodes.frames,
+        episodes.actions,
+        np.concatenate([episodes.tool, wild], 2),
+        np.concatenate([episodes.object[..., :3], wild], 2),
+    )
+    plain, found = read(Thumbnail(), held_out), read(Thumbnail(), (info, gripping))
+    assert (found.tool_probe_cm, found.object_probe_cm) == (plain.tool_probe_cm, plain.object_probe_cm)
+
+
 def test_surprise_is_calibrated_on_whole_held_out_episodes(
     held_out: tuple[DatasetInfo, Episodes],
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_run_that_was_cut_and_resumed_ends_where_an_uninterrupted_one_does(
     train(tiny_dataset, tmp_path, config)
     resumed = read_checkpoint(tmp_path / CHECKPOINT)
     assert resumed["progress"][:2] == (WORLD_MODEL_STEPS, HEAD_STEPS)
-    assert resumed["surprise"].keys() == {"p50", "p90", "p99"}
+    assert resumed["surprise"]["levels"].keys() == {"slow", "hold", "stop"}
     parts = ("models", "optimisers", "health", "surprise", "normaliser")
     assert (
         differing({part: resumed[part] for part in parts}, {part: tiny_state[part] for part in parts}) == []
@@ -228,6 +228,16 @@ def test_too_short_episodes_are_refused(
     make_dataset(tmp_path / "data", steps=39)
     with pytest.raises(TrainingError, match="episodes of 39 actions are too short: .* needs 40"):
         Trainer.begin(tmp_path / "data", tmp_path / "run", config)
+
+
+def test_how_far_the_heads_see_decides_how_long_episodes_must_be_and_how_wide_they_are(
+    make_dataset: Callable[..., DatasetInfo], config: TrainConfig, tmp_path: Path
+) -> None:
+    make_dataset(tmp_path / "data")
+    with pytest.raises(TrainingError, match="episodes of 40 actions are too short: .* needs 42"):
+        Trainer.begin(tmp_path / "data", tmp_path / "far", config.model_copy(update={"max_steps": 21}))
+    near = Trainer.begin(tmp_path / "data", tmp_path / "near", config.model_copy(update={"max_steps": 3}))
+    assert near.energy(torch.zeros(1, 16), torch.ones(1, 16)).shape == (1, 5), "0 to 3, and elsewhere"
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_checkpoint(

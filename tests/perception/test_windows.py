@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.dataset import DatasetInfo, Episodes
-from perception.jepa.model import ELSEWHERE, MAX_STEPS
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
 EPISODES, STEPS, LIMIT_M = 6, 45, 0.02
+MAX_STEPS, ELSEWHERE = 20, 21
 steps = st.integers(0, 10_000)
 seeds = st.integers(0, 2**31)
 
@@ -31,11 +31,11 @@ def numbered_episodes() -> Episodes:
         frames,
         (stamp[:, :-1, :2] * LIMIT_M).astype(np.float32),
         stamp.astype(np.float32),
-        stamp.astype(np.float32),
+        np.zeros((EPISODES, STEPS + 1, 4), np.float32),
     )
 
 
-IDENTITY = Normaliser(np.zeros(3, np.float32), np.ones(3, np.float32))
+IDENTITY = Normaliser(*(np.full(3, value, np.float32) for value in (0, 1, 0, STEPS)))
 
 
 @given(seeds, steps, st.integers(1, 4), st.integers(2, 10))
@@ -79,7 +79,7 @@ def test_a_batch_depends_on_seed_and_step_alone(info: DatasetInfo) -> None:
 def pairs(info: DatasetInfo, block: int) -> GoalPairs:
     """Latents are (episode, step)."""
     episodes = numbered_episodes()
-    return GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, block)
+    return GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, block, MAX_STEPS)
 
 
 @given(seeds, steps, st.integers(1, 2))
@@ -116,8 +116,27 @@ def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
     assert elsewhere.mean() == pytest.approx(GoalPairs.ELSEWHERE_SHARE, abs=0.01)
     assert (goal[elsewhere, 0] != now[elsewhere, 0]).mean() == pytest.approx(1 - 1 / EPISODES, abs=0.03)
     assert set(goal[elsewhere, 1]) == set(range(STEPS + 1))
-    shares = np.bincount(label[~elsewhere], minlength=MAX_STEPS + 1) / (~elsewhere).sum()
-    np.testing.assert_allclose(shares, 1 / (MAX_STEPS + 1), atol=0.01)
+
+
+def test_half_of_the_goals_are_near_and_the_rest_spread_over_all_that_the_model_sees(
+    info: DatasetInfo,
+) -> None:
+    label = pairs(info, 2).energy_batch(0, 0, 50_000)[2].numpy()
+    label = label[label != ELSEWHERE]
+    shares = np.bincount(label, minlength=MAX_STEPS + 1) / len(label)
+    far = (1 - GoalPairs.NEAR_SHARE) / (MAX_STEPS + 1)
+    near = far + GoalPairs.NEAR_SHARE / (GoalPairs.NEAR_STEPS + 1)
+    np.testing.assert_allclose(shares[: GoalPairs.NEAR_STEPS + 1], near, atol=0.006)
+    np.testing.assert_allclose(shares[GoalPairs.NEAR_STEPS + 1 :], far, atol=0.006)
+
+
+@pytest.mark.parametrize("furthest", [1, 5])
+def test_a_model_that_sees_less_far_than_near_has_no_goal_beyond(info: DatasetInfo, furthest: int) -> None:
+    episodes = numbered_episodes()
+    goals = GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, 2, furthest)
+    left, label = goals.proposal_batch(0, 0, 500)[2].numpy(), goals.energy_batch(0, 0, 500)[2].numpy()
+    assert set(left.ravel()) == set(range(1, furthest + 1))
+    assert set(label) == set(range(furthest + 2))
 
 
 def test_the_normaliser_gives_zero_mean_and_unit_deviation_but_does_not_blow_up_a_still_axis() -> None:
@@ -129,3 +148,11 @@ def test_the_normaliser_gives_zero_mean_and_unit_deviation_but_does_not_blow_up_
     np.testing.assert_allclose(normalised.mean((0, 1)), 0.0, atol=1e-3)
     np.testing.assert_allclose(normalised[..., :2].std((0, 1)), 1.0, atol=1e-3)
     assert normalised[..., 2].std() < 0.01
+
+
+def test_the_normaliser_keeps_the_range_of_each_axis_and_takes_a_gripper_along() -> None:
+    tool = np.random.default_rng(0).uniform([0.4, -0.2, 0.02, 0.0], [0.6, 0.2, 0.1, 0.04], (20, 50, 4))
+    fitted = Normaliser.fit(tool.astype(np.float32))
+    np.testing.assert_array_equal(fitted.low, tool.min((0, 1)).astype(np.float32))
+    np.testing.assert_array_equal(fitted.high, tool.max((0, 1)).astype(np.float32))
+    assert fitted.mean.shape == fitted.std.shape == (4,)
