@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +24,9 @@ from planner.surprise import LONGEST, SHORTEST, Caution, SurpriseMonitor
 # Arrived: the learned time-to-go stays below this many model steps for this long.
 REACHED_STEPS = 0.5
 REACHED_HOLD_NS = 1_000_000_000
+# A command that is followed later than this after its frame, or has no successor for that long, does not do
+# what the world model was told: commands are refused or run out then.
+ON_TIME_NS = 110_000_000
 
 __all__ = ["Decision", "RecedingHorizon", "make_planner"]
 
@@ -63,6 +67,7 @@ class RecedingHorizon:
         self._history: deque[tuple[int, Array, Array]] = deque()
         self._decisions: deque[tuple[int, Array]] = deque()
         self._shares: deque[tuple[int, float | None]] = deque([(0, 1.0)])
+        self._followed: dict[int, int] | None = None
         self._began_ns = 0
         self._near_since_ns: int | None = None
 
@@ -94,6 +99,16 @@ class RecedingHorizon:
             self._began_ns = stamp_ns
         self._shares.append((stamp_ns, share))
 
+    def followed(self, decided_ns: int, now_ns: int) -> None:
+        """The gate has begun, now, to follow the command decided from the frame at `decided_ns`.
+
+        Whoever calls this calls it for every command: one that was refused or late is told by its absence.
+        Where nobody does, all are taken to be followed at once.
+        """
+        if self._followed is None:
+            self._followed = {}
+        self._followed[decided_ns] = now_ns - decided_ns
+
     def observe(self, latent: ArrayLike, tool_position: ArrayLike, stamp_ns: int) -> None:
         """Remember a latent (D,) and the tool state (P,) in metres; late or broken ones are dropped."""
         z = np.asarray(latent, dtype=np.float32)
@@ -112,6 +127,9 @@ class RecedingHorizon:
             # The last of those from before is in force at the beginning.
             while len(past) > 1 and past[1][0] < stamp_ns - horizon_ns:
                 past.popleft()
+        if self._followed is not None:
+            begin_ns = stamp_ns - 2 * horizon_ns
+            self._followed = {at: delay for at, delay in self._followed.items() if at >= begin_ns}
 
     def decide(self) -> Decision | None:
         """Plan from the newest latent. None while the last model step has a gap in it, or without a goal."""
@@ -168,7 +186,18 @@ class RecedingHorizon:
             return float("nan"), Caution.CALM
         actions = np.array([self._block_from(step[0]) for step in steps[:-1]], np.float32)
         latents, tools = (np.array([step[i] for step in steps], np.float32) for i in (1, 2))
+        if not self._went_as_decided(steps[0][0], stamp_ns):
+            return self._monitor.judge(latents, tools, None)
         return self._monitor.judge(latents, tools, actions)
+
+    def _went_as_decided(self, from_ns: int, to_ns: int) -> bool:
+        """Whether what was decided in this time reached the arm on time and without a gap."""
+        if self._followed is None:
+            return True
+        # The newest command may still be on its way, and has not done much yet.
+        decided = [at for at, _ in self._decisions if from_ns - ON_TIME_NS <= at <= to_ns - ON_TIME_NS]
+        on_time = all(self._followed.get(at, ON_TIME_NS + 1) <= ON_TIME_NS for at in decided)
+        return on_time and all(b - a <= ON_TIME_NS for a, b in pairwise([*decided, to_ns - ON_TIME_NS]))
 
     def _block_from(self, stamp_ns: int) -> Array:
         """The action block (block·A,) in −1…1 that reached the arm from `stamp_ns` on."""

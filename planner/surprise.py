@@ -18,6 +18,9 @@ from planner.world_model import WorldModel
 __all__ = ["LONGEST", "SHORTEST", "Caution", "SurpriseMonitor"]
 
 
+PREDICTING = [SCORES.index("latent"), SCORES.index("tool")]
+
+
 class Caution(IntEnum):
     """What the surprise asks of whoever moves the arm; the same numbers as the safety gate's levels."""
 
@@ -37,14 +40,20 @@ class SurpriseMonitor:
         self._scales = np.array([calibration.scales[score] for score in SCORES], np.float32)
         self._levels = (calibration.slow, calibration.hold, calibration.stop)
 
-    def judge(self, latents: Array, tools: Array, actions: Array) -> tuple[float, Caution]:
+    def judge(self, latents: Array, tools: Array, actions: Array | None) -> tuple[float, Caution]:
         """Surprise, in units of what one held-out episode of ten reaches, and the caution it asks for.
 
         `latents` (L, D) and `tools` (L, P) metres of SHORTEST to LONGEST model steps, now last; `actions`
-        (L−1, block·A) in −1…1 between them, as they reached the arm. A surprise that is not finite asks for a stop.
+        (L−1, block·A) in −1…1 between them, as they reached the arm; None where that is not known, and then
+        no score counts that predicts. A surprise that is not finite asks for a stop.
         """
-        experience = Experience(latents[None], self._world_model.normalise(tools)[None], actions[None])
+        told = actions if actions is not None else np.zeros((len(latents) - 1, self._world_model.block_dim))
+        experience = Experience(
+            latents[None], self._world_model.normalise(tools)[None], told[None].astype(np.float32)
+        )
         scores = self._yardstick.scores(experience, self._world_model.predict)
+        if actions is None:
+            scores[:, PREDICTING] = 0.0
         found = float(surprise(scores, self._scales)[0])
         if not np.isfinite(found):
             return found, Caution.STOP

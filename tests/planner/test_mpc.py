@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -242,6 +243,41 @@ def test_nothing_surprises_while_the_arm_is_stopped_nor_what_happened_then(loop:
     assert not np.nanmax(surprises) > 1e-9
     decision = run(loop, (20.0, 9.0), 2300, 2300)
     assert decision is not None and decision.caution is Caution.STOP
+
+
+@pytest.mark.parametrize(
+    ("delays_ms", "expected"),
+    [
+        ({}, Caution.STOP),
+        ({900: 60}, Caution.STOP),
+        ({900: None}, Caution.CALM),
+        ({900: 115}, Caution.CALM),
+        ({1200: None}, Caution.STOP),
+    ],
+    ids=["all at once", "a little later", "refused", "late", "still on its way"],
+)
+def test_a_plan_that_did_not_reach_the_arm_on_time_predicts_nothing(
+    loop: RecedingHorizon, delays_ms: dict[int, int | None], expected: Caution
+) -> None:
+    for ms in range(0, 1300, 100):
+        decision = run(loop, (9.0, 9.0) if ms == 1200 else (0.0, 0.0), ms, ms)
+        if decision is not None:
+            delay_ms = delays_ms.get(ms, 40)
+            if delay_ms is not None:
+                loop.followed(START + ms * MS, START + (ms + delay_ms) * MS)
+    assert decision is not None and decision.caution is expected
+
+
+def test_an_unknown_scene_surprises_however_late_plans_are(toy_bundle: Any, scripted_planner: Any) -> None:
+    scales = {**toy_bundle.info.surprise.scales, "outlier": 1.0}
+    surprise = dataclasses.replace(toy_bundle.info.surprise, scales=scales)
+    bundle = dataclasses.replace(toy_bundle, info=dataclasses.replace(toy_bundle.info, surprise=surprise))
+    loop = RecedingHorizon(bundle, scripted_planner)
+    loop.begin(GOAL)
+    loop.followed(START, START)
+    decision = run(loop, (9.0, 9.0), 0, 1200)
+    assert decision is not None and decision.surprise == pytest.approx(81.0)
+    assert decision.caution is Caution.STOP
 
 
 def test_what_happened_before_the_goal_is_no_surprise(loop: RecedingHorizon) -> None:

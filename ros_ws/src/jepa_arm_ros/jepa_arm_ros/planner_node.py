@@ -21,6 +21,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState as JointStateMessage
+from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
 from hardware.arm.contract import JointState
@@ -113,6 +114,7 @@ class PlannerNode(LifecycleNode):
         self.create_subscription(Latent, "latent", on_latent, qos.LATENT)
         on_safety = self.health.monitor("safety", self.on_safety)
         self.create_subscription(SafetyStatus, "safety/status", on_safety, qos.STATUS)
+        self.create_subscription(Header, "safety/followed_frame", self.on_followed, qos.RECORD)
         self.create_timer(CHECK_PERIOD_S, self.check_pursuit)
         self.action_server = ActionServer(
             self,
@@ -145,6 +147,9 @@ class PlannerNode(LifecycleNode):
         """What the gate lets through is what the world model has to expect."""
         stopped = message.state in (SafetyStatus.STOPPING, SafetyStatus.STOPPED)
         self.horizon.permit(None if stopped else message.speed_share, stamp_ns(message.header.stamp))
+
+    def on_followed(self, message: Header) -> None:
+        self.horizon.followed(stamp_ns(message.stamp), self.get_clock().now().nanoseconds)
 
     def on_latent(self, message: Latent) -> None:
         stamp = stamp_ns(message.header.stamp)
