@@ -63,6 +63,7 @@ def run_episode(
         distance = distance_m(task, loop, episode)
         success.update(distance, (step + 1) * DECISION_S)
         result.distances_m.append(distance)
+        result.achieved.append(task.achieved(loop).tolist())
         result.energies.append(choice.energy)
         result.plan_ms.append(choice.plan_ms)
         result.dropped.append(choice.dropped)

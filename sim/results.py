@@ -39,7 +39,8 @@ class EpisodeResult:
     """One episode: distances in metres (one a control step), plan times in milliseconds.
 
     `cautions` is what was in force at the safety gate in each step: 0 calm, 1 slow, 2 hold, 3 stopped; then
-    `stopped_for` is the gate's reason.
+    `stopped_for` is the gate's reason. `achieved` is where the object, or the tool, was after each step, (4,)
+    as in `sim.tasks.Task.achieved`.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class EpisodeResult:
     success: bool = False
     held: bool = False
     distances_m: list[float] = field(default_factory=list)
+    achieved: list[list[float]] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
