@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,10 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sim.episode_record import EpisodeRecord
 from sim.results import TOLERANCE_M
-
-if TYPE_CHECKING:
-    from sim.report import EpisodeRecord
 
 # Drawn in this colour, written as `currentColor`: it appears nowhere else in a chart.
 INK = "#010203"
@@ -47,7 +45,7 @@ CURVES_SPAN = (0.115, 0.975)
 
 def episode_curves(episode: EpisodeRecord, duration_s: float) -> str:
     """Distance to the goal and the plan's energy over time, one above the other."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"curves-{episode.seed}"}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"curves-{episode.anchor}"}):
         figure = Figure(figsize=(5.6, 4.4))
         distance, energy = figure.subplots(2, 1, sharex=True)
         figure.subplots_adjust(left=CURVES_SPAN[0], right=CURVES_SPAN[1], top=0.94, bottom=0.11, hspace=0.28)
@@ -62,7 +60,7 @@ def episode_curves(episode: EpisodeRecord, duration_s: float) -> str:
         finite = episode.energies[np.isfinite(episode.energies)]
         energy.set_ylim(min(0.0, *finite, 0.0), max(1e-3, *finite, 0.0) * 1.08)
         figure.align_ylabels([distance, energy])
-        return _svg(figure)
+        return inline_svg(figure)
 
 
 def latency_histogram(latencies_ms: NDArray[np.float64]) -> str:
@@ -79,7 +77,7 @@ def latency_histogram(latencies_ms: NDArray[np.float64]) -> str:
         _mark(axes, p99, f"p99 {p99:.1f} ms", RED, "left" if p99 < 0.8 * end else "right")
         axes.set(xlim=(0, end), xlabel="frame → command [ms]", ylabel="commands")
         axes.set_title(f"{len(latencies_ms)} commands, the slowest took {longest:.1f} ms", pad=18)
-        return _svg(figure)
+        return inline_svg(figure)
 
 
 def _mark(axes: Axes, x: float, text: str, colour: str, side: str) -> None:
@@ -90,7 +88,7 @@ def _mark(axes: Axes, x: float, text: str, colour: str, side: str) -> None:
     )
 
 
-def _svg(figure: Figure) -> str:
+def inline_svg(figure: Figure) -> str:
     """The figure as an SVG element that can share a page with others: as wide as its place, no global ids."""
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
