@@ -67,7 +67,7 @@ class Kinematics:
         return self._data.oMf[self._tool].translation.copy()
 
     def tool_state(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the arm knows of its tool, in metres: the tip (3,), and the gripper's joint where there is one."""
+        """What the arm knows of its tool, in metres: its tip (3,), and the gripper's joint if it has one."""
         position = self.tool_position(q)
         return position if self.robot.gripper is None else np.append(position, q[-1])
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from perception.encoder import Encoder
 from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
@@ -78,6 +86,13 @@ class ToolNormalisation(_Section):
     std: tuple[PositiveFloat, ...] = Field(min_length=3, max_length=4)
     low: tuple[float, ...] = Field(min_length=3, max_length=4)
     high: tuple[float, ...] = Field(min_length=3, max_length=4)
+
+    @model_validator(mode="after")
+    def _is_of_one_length(self) -> ToolNormalisation:
+        lengths = [len(values) for values in (self.mean, self.std, self.low, self.high)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"mean, std, low and high are of {', '.join(map(str, lengths))} numbers")
+        return self
 
     @property
     def dim(self) -> int:

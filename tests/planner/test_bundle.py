@@ -152,12 +152,22 @@ def test_a_graph_changed_after_loading_is_refused_when_opened(folder: Path) -> N
         ("camera", "front", "camera: Input should be"),
         ("camera.width", -128, "camera.width: Input should be greater than 0"),
         ("camera.position", [1.0, 2.0], "camera.position.2: Field required"),
-        ("action.axes", ["x", "yaw"], "action.axes.1: Input should be 'x', 'y' or 'z'"),
+        ("action.axes", ["x", "yaw"], "action.axes.1: Input should be 'x', 'y', 'z' or 'gripper'"),
         ("action.axes", [], "action.axes: "),
         ("action.limit_m", -0.02, "action.limit_m: Input should be greater than 0"),
         ("action.limit_m", float("inf"), "action.limit_m: Input should be a finite number"),
         ("tool.mean", [0.0, float("nan"), 0.0], "tool.mean.1: Input should be a finite number"),
         ("tool.std", [0.1, 0.0, 0.1], "tool.std.1: Input should be greater than 0"),
+        ("tool.low", None, "tool.low: Field required"),
+        ("tool.high", [0.6, float("inf"), 0.1], "tool.high.1: Input should be a finite number"),
+        ("tool.mean", [0.5, 0.0], "tool.mean: Tuple should have at least 3 items"),
+        (
+            "tool.std",
+            [0.1, 0.1, 0.1, 0.1],
+            "tool: Value error, mean, std, low and high are of 3, 4, 3, 3 numbers",
+        ),
+        ("max_steps", None, "max_steps: Field required"),
+        ("max_steps", 0, "max_steps: Input should be greater than 0"),
         ("graphs.energy.sha256", "abc", "graphs.energy.sha256: String should match pattern"),
         ("metrics.std", "good", "metrics.std: Input should be a valid number"),
     ],
@@ -195,6 +205,7 @@ def test_an_encoder_that_is_not_as_described_is_refused(
         ("latent_dim", 32, "predictor"),
         ("action.axes", ["x", "y", "z"], "predictor"),
         ("action.block", 3, "predictor"),
+        ("tool", {name: [0.1] * 4 for name in ("mean", "std", "low", "high")}, "predictor"),
     ],
 )
 def test_a_world_model_that_is_not_as_described_is_refused(
@@ -255,7 +266,8 @@ def test_imagining_the_reflex_is_imagining_the_actions_it_chose(bundle: Bundle) 
     model, rng = bundle.world_model(), np.random.default_rng(0)
     latent, previous, goal = rng.standard_normal((3, bundle.info.latent_dim)).astype(np.float32)
     observation = Observation(latent, previous, np.array([0.5, 0.0, 0.02], np.float32), 0)
-    reflex = model.rollout_reflex(observation, goal, np.array([2.0, 9.0], np.float32), horizon=4)
+    none = np.empty((0, 4, model.block_dim), np.float32)
+    reflex = model.rollout_reflex(observation, goal, np.array([2.0, 9.0], np.float32), none)
     assert np.abs(reflex.actions).max() <= 1.0
     np.testing.assert_allclose(model.rollout(observation, reflex.actions).latents, reflex.latents, atol=1e-4)
     first = model.propose(np.stack([latent, latent]), goal, np.array([2.0, 9.0], np.float32))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import cli
+from perception.dataset import load_dataset
 from perception.encoder import check_encoder
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
 from planner import bundle_writer
@@ -18,7 +19,7 @@ from planner.bundle import Bundle, load_bundle
 from planner.bundle_writer import PARITY_TOLERANCE, export_bundle
 from planner.errors import BundleError
 
-LATENT_DIM, BLOCK_DIM = 16, 4
+LATENT_DIM, BLOCK_DIM, MAX_STEPS = 16, 4, 20
 FILES = {
     "README.md",
     "bundle.yaml",
@@ -75,14 +76,14 @@ def test_the_exported_world_model_agrees_with_torch(
     to = torch.from_numpy
     goals = to(np.tile(goal, (count, 1)))
 
-    predictor = trained(tiny_state, "predictor", Predictor(LATENT_DIM, BLOCK_DIM))
+    predictor = trained(tiny_state, "predictor", Predictor(LATENT_DIM, 3, BLOCK_DIM))
     for found, expected in zip(
         model.predict(now, before, tool, actions), predictor(to(now), to(before), to(tool), to(actions))
     ):
         assert_equal(found, expected)
-    proposal = trained(tiny_state, "proposal", Proposal(LATENT_DIM, BLOCK_DIM))
+    proposal = trained(tiny_state, "proposal", Proposal(LATENT_DIM, BLOCK_DIM, MAX_STEPS))
     assert_equal(model.propose(now, goal, steps_left), proposal(to(now), goals, to(steps_left)[:, None]))
-    energy = trained(tiny_state, "energy", Energy(LATENT_DIM))
+    energy = trained(tiny_state, "energy", Energy(LATENT_DIM, MAX_STEPS))
     assert_equal(model.steps_to_go(now, goal), energy.steps_to_go(to(now), goals))
 
 
@@ -95,6 +96,17 @@ def test_a_bundle_holds_graphs_weights_and_a_card(tiny_bundle: Path, tiny_state:
     for name in ("encoder", "predictor", "proposal", "energy"):
         graph = onnx.load(tiny_bundle / f"{name}.onnx")
         assert [opset.version for opset in graph.opset_import if opset.domain == ""] == [20]
+
+
+def test_a_bundle_says_how_far_its_heads_see_and_what_the_tool_did_in_training(
+    bundle: Bundle, tiny_dataset: Path
+) -> None:
+    assert bundle.info.max_steps == bundle.world_model().max_steps == MAX_STEPS
+    _, episodes = load_dataset(tiny_dataset)
+    trained_on = episodes.tool[:-2].reshape(-1, 3)  # two episodes are held out
+    np.testing.assert_array_equal(np.float32(bundle.info.tool.low), trained_on.min(0))
+    np.testing.assert_array_equal(np.float32(bundle.info.tool.high), trained_on.max(0))
+    np.testing.assert_allclose(bundle.info.tool.mean, trained_on.mean(0), atol=1e-6)
 
 
 def test_a_bundle_holds_the_calibration_of_its_surprise(bundle: Bundle, tiny_state: dict[str, Any]) -> None:
