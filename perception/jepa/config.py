@@ -25,6 +25,9 @@ class TrainConfig(BaseModel):
     horizon: int = Field(default=3, ge=1, validate_default=True, description="open-loop steps in the loss")
     max_steps: int = Field(default=40, ge=1, description="the furthest goal that the heads are trained on")
     batch: int = Field(default=96, ge=2, description="windows a step")
+    together: int = Field(
+        default=8, ge=2, validate_default=True, description="windows of one episode in a batch"
+    )
     steps: int = Field(default=3500, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
@@ -41,6 +44,14 @@ class TrainConfig(BaseModel):
         default=250, ge=1, description="steps between readings of the collapse monitors"
     )
     checkpoint_every: int = Field(default=250, ge=1)
+
+    @field_validator("together")
+    @classmethod
+    def _divides_the_batch(cls, together: int, others: ValidationInfo) -> int:
+        batch = others.data.get("batch", together)
+        if batch % together:
+            raise ValueError(f"a batch of {batch} windows does not divide into runs of {together}")
+        return together
 
     @field_validator("horizon")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,17 @@ def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
     return (error @ (trapezoid * gaussian)).mean() * len(latents)
 
 
+def sigreg_within(latents: Tensor, together: int, generator: torch.Generator) -> Tensor:
+    """`sigreg` of how latents (B, D) differ within their episode: each run of `together` is from one.
+
+    Over whole batches the statistic is content with what tells episodes apart, such as the light or where
+    the camera stands. That is easily predicted, for it never changes, and says nothing about what moves.
+    """
+    of_episode = latents.unflatten(0, (-1, together))
+    centred = of_episode - of_episode.mean(1, keepdim=True)
+    return sigreg(centred.flatten(0, 1) * math.sqrt(together / (together - 1)), generator)
+
+
 def straightening(latents: Tensor) -> Tensor:
     """1 − cos between successive changes of latents (B, T, D): motion should be straight in latent space."""
     change = latents[:, 1:] - latents[:, :-1]
@@ -57,9 +69,12 @@ def world_model_terms(
     tool: Tensor,
     actions: Tensor,
     horizon: int,
+    together: int,
     generator: torch.Generator,
 ) -> Terms:
     """The loss terms of windows: frames uint8 (B, T, S, S, 3), tool (B, T, P), actions (B, T−1, A).
+
+    Each run of `together` windows is from one episode.
 
     From every step that has a predecessor and `horizon` successors the predictor runs open loop; its
     predictions are compared with the encoder's latents of those later frames, both sides learning.
@@ -86,7 +101,7 @@ def world_model_terms(
     return Terms(
         prediction=prediction / horizon,
         tool=tool_error / horizon,
-        sigreg=torch.stack([sigreg(latents[:, t], generator) for t in range(length)]).mean(),
+        sigreg=torch.stack([sigreg_within(latents[:, t], together, generator) for t in range(length)]).mean(),
         straightening=straightening(latents),
         inverse=functional.mse_loss(guessed, actions.flatten(0, 1)),
     )

@@ -96,7 +96,7 @@ class Trainer:
                 started = time.monotonic()
                 self._set_training(True)
                 _anneal(self.world_model_optimiser, config.learning_rate, step, config.steps)
-                frames, tool, actions = windows.sample(config.seed, step, config.batch)
+                frames, tool, actions = windows.sample(config.seed, step, config.batch, config.together)
                 generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     terms = world_model_terms(
@@ -107,6 +107,7 @@ class Trainer:
                         tool,
                         actions,
                         config.horizon,
+                        config.together,
                         generator,
                     )
                 loss = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()

@@ -46,10 +46,14 @@ class Windows:
         self.actions = episodes.actions / np.float32(info.action_limit_m)
         self.starts = info.steps - block * (length - 1) + 1
 
-    def sample(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A)."""
+    def sample(self, seed: int, step: int, batch: int, together: int) -> tuple[Tensor, Tensor, Tensor]:
+        """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
+
+        Each run of `together` windows is from one episode.
+        """
         rng = np.random.default_rng([seed, step])
-        return self.take(rng.integers(len(self.frames), size=batch), rng.integers(self.starts, size=batch))
+        episode = rng.integers(len(self.frames), size=batch // together).repeat(together)
+        return self.take(episode, rng.integers(self.starts, size=batch))
 
     def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """The windows that begin at recorded step `start` (B,) of `episode` (B,)."""
