@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 import cli
 from perception.dataset import load_dataset
 from perception.encoder import check_encoder
+from perception.jepa.config import TrainConfig
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
+from perception.jepa.trainer import CHECKPOINT, Trainer, read_checkpoint
 from planner import bundle_writer
 from planner.bundle import Bundle, load_bundle
 from planner.bundle_writer import PARITY_TOLERANCE, export_bundle
@@ -124,6 +127,26 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
     assert "jepa-arm export --run runs/panda-push --out models/panda-push" in card
     assert "4 world-model steps and 6 head steps" in card
     assert "| open_loop_normalised |" in card
+
+
+def test_the_bundle_of_an_arm_with_a_gripper_knows_its_opening(
+    make_dataset: Callable[..., Any], tmp_path: Path
+) -> None:
+    axes = ("x", "y", "z", "gripper")
+    make_dataset(tmp_path / "data", task="pick-place", robot="panda_hand", axes=axes, fixed={}, image_size=16)
+    settings = {"latent_dim": 8, "max_steps": 5, "batch": 2, "steps": 1, "head_batch": 2, "head_steps": 1}
+    trainer = Trainer.begin(tmp_path / "data", tmp_path / "run", TrainConfig(**settings))
+    trainer.train_world_model()
+    trainer.train_heads()
+    export_bundle(read_checkpoint(tmp_path / "run" / CHECKPOINT), tmp_path / "panda-pick-place")
+    bundle = load_bundle(tmp_path / "panda-pick-place")
+    assert (bundle.robot, bundle.action.axes, bundle.info.tool.dim) == ("panda_hand", axes, 4)
+    model, rng = bundle.world_model(), np.random.default_rng(0)
+    latent = rng.standard_normal((2, 8)).astype(np.float32)
+    tool = model.normalise(np.array([[0.5, 0.0, 0.1, 0.0], [0.5, 0.0, 0.1, 0.04]], np.float32))
+    following, moved = model.predict(latent, latent, tool, np.zeros((2, 8), np.float32))
+    assert following.shape == (2, 8) and moved.shape == (2, 4)
+    assert bundle.yardstick().tool_std.shape == (4,)
 
 
 # What may be written over what
