@@ -112,7 +112,7 @@ def _delay_s(result: EpisodeResult, level: Caution) -> float | None:
     """
     begin = result.anomaly_step or 0
     for step, caution in enumerate(result.cautions[begin:]):
-        if caution is Caution.STOP and result.stopped_for != Reason.SURPRISE.value:
+        if caution == Caution.STOP and result.stopped_for != Reason.SURPRISE.value:
             return None
         if caution >= level:
             return step * DECISION_S
