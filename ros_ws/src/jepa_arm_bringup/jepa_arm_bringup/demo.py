@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
     )
+    # Of eval's options, whose check and settings the demo shares.
+    parser.set_defaults(ros=True, anomaly=None, suite=None, perturb="none", budget_ms=None)
 
 
 def run(args: argparse.Namespace) -> int:
