@@ -1,4 +1,4 @@
-"""What should surprise a world model: each anomaly begins at a given step of an episode and lasts to its end.
+"""What should surprise a world model: each anomaly begins at a step of an episode and lasts to its end.
 
     episode, injection = new_episode_with("camera-knocked", task, loop, seed)
     run_episode(task, loop, episode, pilot, injection)
@@ -48,7 +48,7 @@ class Injection:
 def new_episode_with(
     name: str, task: Task, loop: ControlLoop, seed: int, conditions: Conditions = NOMINAL
 ) -> tuple[Episode, Injection]:
-    """The episode that `seed` makes, and the anomaly called `name` to begin in its first half.
+    """The episode that `seed` makes, and the anomaly called `name` to begin in its first half; glue at once.
 
     Raises SimulationError for an unknown anomaly, or one that the task has no object for.
     """
@@ -59,7 +59,9 @@ def new_episode_with(
     rng = np.random.default_rng([seed, 0xA0])
     donor = _record_stream(task, loop, DONOR_SEEDS + seed) if name == "frames-swapped" else []
     episode = new_episode(task, loop, seed, conditions)
-    at_step = int(rng.integers(EARLIEST_STEP, max(EARLIEST_STEP, len(episode.demonstration) // 2) + 1))
+    latest = max(EARLIEST_STEP, len(episode.demonstration) // 2)
+    # Glue under an object that is where it belongs already would change nothing: it is there from the start.
+    at_step = 0 if name == "object-glued" else int(rng.integers(EARLIEST_STEP, latest + 1))
     return episode, Injection(ANOMALIES[name](task, loop, rng, donor), at_step)
 
 
