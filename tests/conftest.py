@@ -23,6 +23,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "latent_dim": 16,
     "max_steps": 20,
     "batch": 4,
+    "together": 2,
     "steps": 4,
     "head_batch": 16,
     "head_steps": 6,
