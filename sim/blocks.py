@@ -25,9 +25,7 @@ class Block:
     @property
     def radius(self) -> float:
         """Of the circle around the centre that holds the block, in metres."""
-        corners = [
-            (abs(x) + half_x, abs(y) + half_y) for (half_x, half_y), (x, y) in self.boxes
-        ]
+        corners = [(abs(x) + half_x, abs(y) + half_y) for (half_x, half_y), (x, y) in self.boxes]
         return float(max(np.hypot(x, y) for x, y in corners))
 
 

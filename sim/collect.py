@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-EXAMPLE = "jepa-arm collect --task push --episodes 2400 --out data/panda-push"
+EXAMPLE = "jepa-arm collect --task push --out data/panda-push"
 
 EPISODES_PER_SHARD = 25
 IMAGE_SIZE = 64
@@ -24,7 +24,9 @@ IMAGE_SIZE = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=("reach", "push", "push-pose", "pick-place"), required=True)
     parser.add_argument("--robot", help="robot file: a name or a path (default: the task's)")
-    parser.add_argument("--episodes", type=int, help="how many (default: the task's: 800 reach, 1600 push)")
+    parser.add_argument(
+        "--episodes", type=int, help="how many (default: what the task's shipped bundle takes)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the play (default: 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder; one that was begun is gone on with")
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from sim.control import DECISION_S
     from sim.errors import SimulationError
     from sim.recording import record_shard
-    from sim.tasks import make_task
+    from sim.tasks import check_robot, make_task
 
     if args.episodes is not None and args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
     task = make_task(args.task)
     robot = load_robot(args.robot or task.robot)
+    check_robot(task, robot)
     info = DatasetInfo(
         task=task.name,
         robot=robot.name,

@@ -3,7 +3,8 @@
     world.restart(seed, randomised(rng))                  # play: most things differ a little
     world.restart(seed, perturbed("camera", rng))         # evaluation: one thing differs, over all its range
 
-Everything is drawn uniformly from the ranges below; play's are a quarter wider than evaluation's.
+Everything is drawn uniformly from the ranges below; play's are a quarter wider than evaluation's, but for the
+latency's.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ Vector3 = tuple[float, float, float]
 class Conditions:
     """Of one episode. Factors multiply what the task and the robot file say; offsets add to it.
 
-    `camera_turn` is a rotation vector in rad, `camera_shift` in metres, both in the camera's own frame. Colours
-    are offsets of RGB in 0…1, `texture` the seed of a pattern on the table, `latency_s` how much later than
-    decided an action begins.
+    `camera_turn` is a rotation vector in rad, `camera_shift` in metres, both in the camera's own frame.
+    Colours are offsets of RGB in 0…1, `texture` the seed of a pattern on the table, `latency_s` how much later
+    than decided an action begins.
     """
 
     camera_shift: Vector3 = (0.0, 0.0, 0.0)

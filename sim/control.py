@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hardware.arm.contract import JointCommand
-from hardware.kinematics import CartesianServo, Kinematics
+from hardware.kinematics import GRIPPER, CartesianServo, Kinematics
 from hardware.safety.gate import GateConfig, SafetyGate
 from sim.world import PHYSICS_HZ, World
 
@@ -50,8 +50,9 @@ class ControlLoop:
         return self.kinematics.tool_position(self.world.joint_state().positions)
 
     def tool_state(self) -> NDArray[np.float64]:
-        """Tool tip, and the gripper's joint where there is one, (P,) in metres from the measured joints."""
-        return self.kinematics.tool_state(self.world.joint_state().positions)
+        """Tool tip, and the gripper's joint if actions move one, (P,) in metres from the measured joints."""
+        state = self.kinematics.tool_state(self.world.joint_state().positions)
+        return state if GRIPPER in self.servo.axes else state[:3]
 
     def execute(self, action: ArrayLike, caution: int = 0) -> None:
         """Run one decision: displace the tool by `action` (A,) metres over 0.1 s, from its latency on.

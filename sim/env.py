@@ -1,4 +1,7 @@
-"""The tasks as Gymnasium environments: `gymnasium.make("jepa_arm/Push-v0")` after `import sim.env`."""
+"""The tasks as Gymnasium environments: `gymnasium.make("jepa_arm/Push-v0")` after `import sim.env`.
+
+There are Reach, Push, PushFar, PushPose and PickPlace.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ Observation = dict[str, Any]
 class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """Bring about what the goal picture shows.
 
-    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres, (4,) with a gripper.
+    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres: its tip, and,
+    where the task grasps, the gripper's joint (4,).
     Action: float32 (A,) in −1…1, in units of the task's action limit (2 or 3 cm in 0.1 s).
-    Reward: minus the true distance in metres. Terminated when success was held for 1 s, truncated when the
-    episode's budget is used. Info: `distance_m`, `success`, `held`.
+    Reward: minus the true distance in metres, see `Task.gap_m` for turns and `distance_m` for a block that is
+    held. Terminated when success was held for 1 s, truncated when the episode's budget is used. Info: `distance_m`, `success`, `held`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DECISION_S)}
@@ -35,9 +39,7 @@ class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         camera = self.loop.world.robot.camera
         picture = spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
         tool = spaces.Box(-2.0, 2.0, (4 if self.task.grasps else 3,), np.float32)
-        self.observation_space = spaces.Dict(
-            {"image": picture, "goal_image": picture, "tool": tool}
-        )
+        self.observation_space = spaces.Dict({"image": picture, "goal_image": picture, "tool": tool})
         self.action_space = spaces.Box(-1.0, 1.0, (self.task.action_dim,), np.float32)
         self._episode: Episode | None = None
         self._picture: NDArray[np.uint8] | None = None

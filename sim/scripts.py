@@ -72,7 +72,9 @@ class PushAlong:
 
     MARGIN_M = 0.02
 
-    def __init__(self, angle: float, aside_m: float, length_m: float, radius_m: float, speed_m: float) -> None:
+    def __init__(
+        self, angle: float, aside_m: float, length_m: float, radius_m: float, speed_m: float
+    ) -> None:
         self.direction = np.array([np.cos(angle), np.sin(angle)])
         self.aside_m, self.length_m, self.speed_m = aside_m, length_m, speed_m
         self.standoff_m = radius_m + self.MARGIN_M

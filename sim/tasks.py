@@ -67,7 +67,7 @@ class Task:
         return GRIPPER in self.axes
 
     def achieved(self, loop: ControlLoop) -> Vector:
-        """What the goal is about, (4,) metres and rad: the block's centre and yaw, else the tool tip and 0."""
+        """What the goal is about, (4,) metres and rad: the block's centre and yaw, or the tool tip and 0."""
         if self.block is not None:
             return loop.world.object_pose()
         return np.append(loop.world.tool_position(), 0.0)
@@ -151,9 +151,14 @@ def make_task(name: str) -> Task:
 
 def make_loop(task: Task, robot: Robot, pixel_noise: float = 2.0) -> ControlLoop:
     """A fresh world for `task`, driven through servo and gate. Raises SimulationError if `robot` cannot."""
+    check_robot(task, robot)
+    return ControlLoop(World(robot, task.block, pixel_noise), task.axes, task.fixed)
+
+
+def check_robot(task: Task, robot: Robot) -> None:
+    """Raises SimulationError if `robot` cannot do `task`."""
     if task.grasps and robot.gripper is None:
         raise SimulationError(f"task {task.name} needs a gripper, robot {robot.name} has none: name another")
-    return ControlLoop(World(robot, task.block, pixel_noise), task.axes, task.fixed)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def loop_for() -> Iterator[Callable[..., ControlLoop]]:
     def get(task: str, pixel_noise: float = 2.0) -> ControlLoop:
         key = (task, pixel_noise)
         if key not in loops:
-            loops[key] = make_loop(make_task(task), load_robot("panda"), pixel_noise)
+            loops[key] = make_loop(make_task(task), load_robot(make_task(task).robot), pixel_noise)
         return loops[key]
 
     yield get

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,25 @@ import pytest
 import cli
 import sim.collect
 from perception.dataset import load_dataset, read_description, read_shard, shard_path
+from sim.tasks import TASKS, TRAINED, make_task
 
 ROOT = Path(__file__).parents[2]
 STEPS, EPISODES_PER_SHARD = 6, 2
 COMMAND = f"""
-import sys, cli, sim.collect
-sim.collect.STEPS, sim.collect.EPISODES_PER_SHARD = {STEPS}, {EPISODES_PER_SHARD}
+import sys, cli, sim.collect, sim.tasks
+from dataclasses import replace
+sim.collect.EPISODES_PER_SHARD = {EPISODES_PER_SHARD}
+sim.tasks.TASKS["push"] = replace(sim.tasks.TASKS["push"], play_steps={STEPS})
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 0) -> list[str]:
+def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 0, task: str = "push") -> list[str]:
     numbers = {"--episodes": episodes, "--workers": workers, "--seed": seed}
     return [
         "collect",
         "--task",
-        "push",
+        task,
         "--out",
         str(out),
         *(str(x) for pair in numbers.items() for x in pair),
@@ -42,7 +46,8 @@ def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 0) -> li
 
 @pytest.fixture
 def short_play(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.collect, "STEPS", STEPS)
+    for name, task in TASKS.items():
+        monkeypatch.setitem(TASKS, name, replace(task, play_steps=STEPS))
     monkeypatch.setattr(sim.collect, "EPISODES_PER_SHARD", EPISODES_PER_SHARD)
 
 
@@ -120,6 +125,46 @@ def test_a_dataset_holds_what_it_says(collected: Path) -> None:
     np.testing.assert_allclose(episodes.tool[:, 1:, 2], 0.025, atol=0.005)
     np.testing.assert_allclose(episodes.object[:, :, 2], 0.03, atol=0.01)
     assert len({episode.tobytes() for episode in episodes.frames[:, 0]}) == 5, "no episode twice"
+
+
+def test_play_with_a_gripper_is_recorded_with_its_opening_and_the_cube_s_place_and_yaw(
+    tmp_path: Path, short_play: None
+) -> None:
+    assert cli.main(options(tmp_path / "data", episodes=2, task="pick-place")) == 0
+    info, episodes = load_dataset(tmp_path / "data")
+    task = make_task("pick-place")
+    assert (info.robot, info.axes, info.tool_dim) == ("panda_hand", ("x", "y", "z", "gripper"), 4)
+    assert episodes.actions.shape == (2, STEPS, 4) and episodes.tool.shape == (2, STEPS + 1, 4)
+    assert np.abs(episodes.actions).max() <= task.action_limit_m * (1 + 1e-6)
+    np.testing.assert_allclose(episodes.tool[:, 0, 3], 0.04, atol=1e-4)  # play begins with the hand open
+    assert (episodes.tool[..., 3] > -1e-3).all() and (episodes.tool[..., 3] < 0.041).all()
+    cube = episodes.object[:, 0]
+    assert (np.abs(cube[:, 3]) <= task.object_yaw).all() and cube[:, 3].all()
+    assert (cube[:, :2] >= task.object_low).all() and (cube[:, :2] <= task.object_high).all()
+    assert np.ptp(cube[:, 2]) > 0, "cubes differ in size"
+
+
+def test_a_robot_without_a_gripper_is_refused_for_pick_place_before_anything_is_written(
+    tmp_path: Path, short_play: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*options(tmp_path / "data", episodes=2, task="pick-place"), "--robot", "panda"]
+    assert cli.main(command) == 2
+    assert "task pick-place needs a gripper, robot panda has none" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_gripper_that_has_no_part_in_the_task_is_not_recorded(tmp_path: Path, short_play: None) -> None:
+    assert cli.main([*options(tmp_path / "data", episodes=2, task="reach"), "--robot", "panda_hand"]) == 0
+    info, episodes = load_dataset(tmp_path / "data")
+    assert info.robot == "panda_hand" and episodes.tool.shape == (2, STEPS + 1, 3)
+
+
+def test_play_is_collected_for_the_tasks_that_bundles_are_trained_for(tmp_path: Path) -> None:
+    for name in TRAINED:
+        command = options(tmp_path, task=name)
+        assert cli.make_parser(command).parse_args(command).task == name
+    with pytest.raises(SystemExit):
+        cli.make_parser(["collect"]).parse_args(options(tmp_path, task="push-far"))
 
 
 def test_the_tool_moves_as_the_action_recorded_with_it_says(collected: Path) -> None:

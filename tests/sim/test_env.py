@@ -10,9 +10,16 @@ from gymnasium.utils.env_checker import check_env
 import sim.env
 from sim.control import ControlLoop
 from sim.results import TOLERANCE_M
-from sim.tasks import ACTION_LIMIT_M, MoveTo, make_task, new_episode
+from sim.scripts import MoveTo
+from sim.tasks import TASKS, make_task, new_episode
 
-NAMES = ("Reach", "Push")
+NAMES = {
+    "reach": "Reach",
+    "push": "Push",
+    "push-far": "PushFar",
+    "push-pose": "PushPose",
+    "pick-place": "PickPlace",
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +29,30 @@ def reach() -> Iterator[gymnasium.Env]:
     env.close()
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_every_task_is_registered() -> None:
+    assert NAMES.keys() == TASKS.keys()
+    registered = {name for name in gymnasium.registry if name.startswith("jepa_arm/")}
+    assert registered == {f"jepa_arm/{name}-v0" for name in NAMES.values()}
+
+
+@pytest.mark.parametrize("task", ("reach", "push", "pick-place"))
 @pytest.mark.filterwarnings("error")
-def test_gymnasium_s_own_checker_passes(name: str) -> None:
-    env = gymnasium.make(f"jepa_arm/{name}-v0", render_mode="rgb_array")
+def test_gymnasium_s_own_checker_passes(task: str) -> None:
+    env = gymnasium.make(f"jepa_arm/{NAMES[task]}-v0", render_mode="rgb_array")
+    assert env.unwrapped.task.name == task  # type: ignore[attr-defined]
     check_env(env.unwrapped)
+    env.close()
+
+
+def test_a_gripper_is_an_axis_of_the_action_and_part_of_the_tool() -> None:
+    env = gymnasium.make("jepa_arm/PickPlace-v0")
+    observation, _ = env.reset(seed=3)
+    assert env.action_space.shape == (4,) and observation["tool"].shape == (4,)
+    assert observation["tool"][3] == pytest.approx(0.04, abs=1e-4)
+    for _ in range(6):
+        observation, *_ = env.step(np.array([0, 0, 0, -1], np.float32))
+    assert observation["tool"][3] < 0.02
+    env.close()
 
 
 def test_an_environment_s_episode_is_the_task_s(
@@ -43,10 +69,11 @@ def test_reaching_the_goal_and_holding_it_ends_the_episode(reach: gymnasium.Env)
     reach.reset(seed=8)
     unwrapped = reach.unwrapped
     assert isinstance(unwrapped, sim.env.GoalPictureEnv)
-    policy, distances, over = MoveTo(unwrapped.episode.goal), [], False
+    task, distances, over = unwrapped.task, [], False
+    policy = MoveTo(unwrapped.episode.goal[:3], task.action_limit_m)
     for _ in range(unwrapped.episode.budget_steps):
         step = policy(unwrapped.loop)
-        action = np.zeros(3) if step is None else step / ACTION_LIMIT_M
+        action = np.zeros(3) if step is None else step / task.action_limit_m
         _, reward, over, truncated, info = reach.step(action.astype(np.float32))
         assert reward == -info["distance_m"]
         distances.append(info["distance_m"])
