@@ -22,7 +22,10 @@ DESCRIPTION = "dataset.yaml"
 
 
 class DatasetInfo(BaseModel):
-    """What a dataset holds. Lengths in metres, times in seconds; `steps` actions an episode."""
+    """What a dataset holds. Lengths in metres, times in seconds; `steps` actions an episode.
+
+    Each run of `session` episodes was recorded under the same conditions: camera, light, colours, physics.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +42,7 @@ class DatasetInfo(BaseModel):
     steps: PositiveInt
     episodes: PositiveInt
     episodes_per_shard: PositiveInt
+    session: PositiveInt
 
     @property
     def tool_dim(self) -> int:

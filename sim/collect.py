@@ -17,7 +17,9 @@ from pathlib import Path
 
 EXAMPLE = "jepa-arm collect --task push --out data/panda-push"
 
-EPISODES_PER_SHARD = 25
+EPISODES_PER_SHARD = 24
+# Enough of them to tell what moves from what merely differs between sessions; so few that there are many.
+EPISODES_PER_SESSION = 8
 IMAGE_SIZE = 64
 
 
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         steps=task.play_steps,
         episodes=args.episodes or task.play_episodes,
         episodes_per_shard=EPISODES_PER_SHARD,
+        session=EPISODES_PER_SESSION,
     )
     write_description(args.out, info)
     missing = [index for index in range(info.shards) if not shard_path(args.out, index).exists()]

@@ -1,4 +1,4 @@
-"""What differs from one episode to the next besides the task: camera, light, colours, physics, delay.
+"""What differs from one session to the next besides the task: camera, light, colours, physics, delay.
 
     world.restart(seed, randomised(rng))                  # play: most things differ a little
     world.restart(seed, perturbed("camera", rng))         # evaluation: one thing differs, over all its range
@@ -32,7 +32,7 @@ Vector3 = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of one episode. Factors multiply what the task and the robot file say; offsets add to it.
+    """Of one session. Factors multiply what the task and the robot file say; offsets add to it.
 
     `camera_turn` is a rotation vector in rad, `camera_shift` in metres, both in the camera's own frame.
     Colours are offsets of RGB in 0…1, `texture` the seed of a pattern on the table, `latency_s` how much later
@@ -121,7 +121,7 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, factor: float = 1.0)
 
 
 def randomised(rng: np.random.Generator) -> Conditions:
-    """For play: each group differs in `PLAY_SHARE` of the episodes."""
+    """For play: each group differs in `PLAY_SHARE` of the sessions."""
     names = tuple(name for name in GROUPS if rng.random() < PLAY_SHARE)
     return drawn(names, rng, PLAY_FACTOR)
 

@@ -9,13 +9,13 @@ import numpy as np
 from hardware.robot import load_robot
 from perception.dataset import DatasetInfo, Episodes, read_description, write_shard
 from perception.preprocessing import prepare
-from sim.conditions import randomised
+from sim.conditions import Conditions, randomised
 from sim.control import ControlLoop
 from sim.play import Play
 from sim.tasks import Task, make_loop, make_task, place_at_random
 
 # Play and evaluation draw from seed sequences that cannot meet, whatever seeds the user gives.
-PLAY_STREAM = 0x50
+PLAY_STREAM, SESSION_STREAM = 0x50, 0x5E
 
 
 def record_shard(job: tuple[str, int, str]) -> int:
@@ -36,18 +36,25 @@ def record_shard(job: tuple[str, int, str]) -> int:
         np.empty((count, info.steps + 1, 4), np.float32),
     )
     for episode in range(count):
+        session = np.random.default_rng([info.seed, SESSION_STREAM, (first + episode) // info.session])
         rng = np.random.default_rng([info.seed, PLAY_STREAM, first + episode])
-        _record_episode(task, loop, rng, shard, episode, info)
+        _record_episode(task, loop, randomised(session), rng, shard, episode, info)
     loop.world.close()
     write_shard(folder, index, shard)
     return index
 
 
 def _record_episode(
-    task: Task, loop: ControlLoop, rng: np.random.Generator, shard: Episodes, episode: int, info: DatasetInfo
+    task: Task,
+    loop: ControlLoop,
+    conditions: Conditions,
+    rng: np.random.Generator,
+    shard: Episodes,
+    episode: int,
+    info: DatasetInfo,
 ) -> None:
     world = loop.world
-    world.restart(int(rng.integers(2**63)), randomised(rng))
+    world.restart(int(rng.integers(2**63)), conditions)
     place_at_random(task, loop, rng)
     play = Play(task, rng)
     for step in range(info.steps + 1):

@@ -26,7 +26,7 @@ class TrainConfig(BaseModel):
     max_steps: int = Field(default=40, ge=1, description="the furthest goal that the heads are trained on")
     batch: int = Field(default=96, ge=2, description="windows a step")
     together: int = Field(
-        default=8, ge=2, validate_default=True, description="windows of one episode in a batch"
+        default=8, ge=2, validate_default=True, description="windows of one session in a batch"
     )
     steps: int = Field(default=3500, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)

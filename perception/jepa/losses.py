@@ -45,13 +45,13 @@ def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sigreg_within(latents: Tensor, together: int, generator: torch.Generator) -> Tensor:
-    """`sigreg` of how latents (B, D) differ within their episode: each run of `together` is from one.
+    """`sigreg` of how latents (B, D) differ within their session: each run of `together` is from one.
 
-    Over whole batches the statistic is content with what tells episodes apart, such as the light or where
+    Over whole batches the statistic is content with what tells sessions apart, such as the light or where
     the camera stands. That is easily predicted, for it never changes, and says nothing about what moves.
     """
-    of_episode = latents.unflatten(0, (-1, together))
-    centred = of_episode - of_episode.mean(1, keepdim=True)
+    of_session = latents.unflatten(0, (-1, together))
+    centred = of_session - of_session.mean(1, keepdim=True)
     return sigreg(centred.flatten(0, 1) * math.sqrt(together / (together - 1)), generator)
 
 
@@ -74,7 +74,7 @@ def world_model_terms(
 ) -> Terms:
     """The loss terms of windows: frames uint8 (B, T, S, S, 3), tool (B, T, P), actions (B, T−1, A).
 
-    Each run of `together` windows is from one episode.
+    Each run of `together` windows is from one session.
 
     From every step that has a predecessor and `horizon` successors the predictor runs open loop; its
     predictions are compared with the encoder's latents of those later frames, both sides learning.

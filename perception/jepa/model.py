@@ -42,8 +42,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = image.float().permute(0, 3, 1, 2) / 127.5 - 1.0
-        return self.projection(self.convolutions(pixels).flatten(1))
+        pixels = image.float().permute(0, 3, 1, 2) / 255.0
+        centred = pixels - pixels.mean((2, 3), keepdim=True)
+        # Brightness and tint of the light are the scale of a picture's channels: nothing that moves.
+        scale = (centred.square().mean((2, 3), keepdim=True) + 1e-3).sqrt()
+        return self.projection(self.convolutions(centred / scale).flatten(1))
 
 
 class ResidualBlock(nn.Module):

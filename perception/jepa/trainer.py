@@ -37,10 +37,12 @@ class Trainer:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.info, self.out, self.config = info, out, config
-        held_out = max(2, round(config.held_out_share * len(episodes)))
-        if len(episodes) - held_out < 2:
+        sessions = len(episodes) // info.session
+        held_out = max(-(-2 // info.session), round(config.held_out_share * sessions))
+        if (sessions - held_out) * info.session < 2:
             raise TrainingError(
-                f"{len(episodes)} episodes are too few to train on and hold some out: collect more"
+                f"{len(episodes)} episodes in sessions of {info.session} are too few to train on and hold a "
+                "session out: collect more"
             )
         needed = config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, config.max_steps)
         if info.steps < needed:
@@ -48,7 +50,7 @@ class Trainer:
                 f"episodes of {info.steps} actions are too short: with block {config.block} and window "
                 f"{config.window}, training needs {needed}; collect longer ones"
             )
-        self.training, self.held_out = _split(episodes, len(episodes) - held_out)
+        self.training, self.held_out = _split(episodes, (sessions - held_out) * info.session)
         self.normaliser = Normaliser.fit(self.training.tool)
         action_dim = config.block * len(info.axes)
         # Frames come as NHWC; weights in the same layout save a fifth of the training time on a CPU.

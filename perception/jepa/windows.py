@@ -41,7 +41,7 @@ class Windows:
         self, info: DatasetInfo, episodes: Episodes, block: int, length: int, normaliser: Normaliser
     ) -> None:
         self.frames = episodes.frames
-        self.block, self.length = block, length
+        self.block, self.length, self.session = block, length, info.session
         self.tool, self.tool_std = normaliser(episodes.tool), normaliser.std
         self.actions = episodes.actions / np.float32(info.action_limit_m)
         self.starts = info.steps - block * (length - 1) + 1
@@ -49,10 +49,11 @@ class Windows:
     def sample(self, seed: int, step: int, batch: int, together: int) -> tuple[Tensor, Tensor, Tensor]:
         """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
 
-        Each run of `together` windows is from one episode.
+        Each run of `together` windows is from one session.
         """
         rng = np.random.default_rng([seed, step])
-        episode = rng.integers(len(self.frames), size=batch // together).repeat(together)
+        session = rng.integers(len(self.frames) // self.session, size=batch // together).repeat(together)
+        episode = session * self.session + rng.integers(self.session, size=batch)
         return self.take(episode, rng.integers(self.starts, size=batch))
 
     def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +89,7 @@ class GoalPairs:
         self.block = block
         self.max_steps = max_steps
         self.actions = actions / np.float32(info.action_limit_m)
-        self.steps = info.steps
+        self.steps, self.session = info.steps, info.session
 
     def proposal_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """z (B, D), z_goal (B, D), steps left (B, 1), the action block taken (B, block·A)."""
@@ -104,13 +105,15 @@ class GoalPairs:
         )
 
     def energy_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """z (B, D), z_goal (B, D), steps to go int64 (B,); a share of the goals is from other episodes."""
+        """z (B, D), z_goal (B, D), steps to go int64 (B,); a share of the goals is from other episodes of the session."""
         rng = np.random.default_rng([seed, step, 2])
         episode, now, steps = self._pairs(rng, batch, least=0)
         goal_episode, goal_at = episode.copy(), now + self.block * steps
         elsewhere = rng.random(batch) < self.ELSEWHERE_SHARE
         count = int(elsewhere.sum())
-        goal_episode[elsewhere] = rng.integers(len(self.latents), size=count)
+        # Of the same session: another camera or light alone must not tell that a goal is elsewhere.
+        others = rng.integers(self.session, size=count)
+        goal_episode[elsewhere] = episode[elsewhere] // self.session * self.session + others
         goal_at[elsewhere] = rng.integers(self.steps + 1, size=count)
         label = np.where(elsewhere, self.max_steps + 1, steps)
         return (
