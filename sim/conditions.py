@@ -35,8 +35,8 @@ class Conditions:
     """Of one session. Factors multiply what the task and the robot file say; offsets add to it.
 
     `camera_turn` is a rotation vector in rad, `camera_shift` in metres, both in the camera's own frame.
-    Colours are offsets of RGB in 0…1, `texture` the seed of a pattern on the table, `latency_s` how much later
-    than decided an action begins.
+    Colours are offsets of RGB in 0…1, `texture` the seed of a pattern on the table, `latency_s` how much
+    later than decided an action begins.
     """
 
     camera_shift: Vector3 = (0.0, 0.0, 0.0)

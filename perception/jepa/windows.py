@@ -105,7 +105,10 @@ class GoalPairs:
         )
 
     def energy_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """z (B, D), z_goal (B, D), steps to go int64 (B,); a share of the goals is from other episodes of the session."""
+        """z (B, D), z_goal (B, D), steps to go int64 (B,).
+
+        A share of the goals is from other episodes of the session.
+        """
         rng = np.random.default_rng([seed, step, 2])
         episode, now, steps = self._pairs(rng, batch, least=0)
         goal_episode, goal_at = episode.copy(), now + self.block * steps
