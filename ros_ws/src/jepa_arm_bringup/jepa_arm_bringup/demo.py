@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from sim.report import EpisodeRecord, Row
 
 EXAMPLE = "jepa-arm demo --task push --episodes 10"
+TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
 PLANNERS = ("hold", "random", "mode1", "cem", "mode2", "icem", "mppi", "gradient")
 VIDEO_FPS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=("push", "reach"), default="push")
+    parser.add_argument("--task", choices=TASKS, default="push")
     parser.add_argument("--episodes", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same goals")
     parser.add_argument("--planner", choices=PLANNERS, default="mode2")

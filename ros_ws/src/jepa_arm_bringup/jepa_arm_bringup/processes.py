@@ -19,7 +19,7 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "task": Setting("push", "what the simulated scene is for: push or reach"),
+    "task": Setting("push", "what the simulated scene is for: a task of sim/tasks.py"),
     "bundle": Setting("", "folder of the world-model bundle"),
     "robot": Setting("panda", "robot file: a name in hardware/robots or a path"),
     "planner": Setting("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient"),

@@ -14,15 +14,16 @@ from typing import Any
 from jepa_arm_bringup.errors import GraphError
 
 EXAMPLE = "jepa-arm up --task push"
+TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
 READY_TIMEOUT_S = 60.0
 WATCH_PERIOD_S = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", default="push", choices=("push", "reach"), help="what the scene is for")
-    parser.add_argument("--bundle", type=Path, help="world-model bundle (default: models/panda-TASK)")
+    parser.add_argument("--task", default="push", choices=TASKS, help="what the scene is for")
+    parser.add_argument("--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)")
     parser.add_argument("--planner", default="mode2", help="hold, random, mode1, cem, mode2, icem, mppi or gradient")
-    parser.add_argument("--robot", default="panda", help="robot file: a name or a path")
+    parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
@@ -51,25 +52,27 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     from planner.bundle import load_bundle
     from planner.planners import make_planner
 
-    robot = load_robot(args.robot)
     bundle = load_bundle(args.bundle or default_bundle(args.task))
+    robot_file = args.robot or bundle.robot
+    robot = load_robot(robot_file)
     bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
     make_planner(args.planner, bundle)
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
-        "robot": args.robot,
+        "robot": robot_file,
         "planner": args.planner,
         "seed": args.seed,
     }
 
 
 def default_bundle(task: str) -> Path:
-    """The bundle of `task` that comes with the repository."""
+    """The bundle that comes with the repository for `task`."""
     import planner
 
     assert planner.__file__ is not None
-    return Path(planner.__file__).resolve().parents[1] / "models" / f"panda-{task}"
+    trained_as = task.removesuffix("-far")
+    return Path(planner.__file__).resolve().parents[1] / "models" / f"panda-{trained_as}"
 
 
 @contextmanager
