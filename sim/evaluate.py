@@ -10,13 +10,14 @@ import argparse
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.bundle import Bundle
     from sim.results import EpisodeResult
+    from sim.tasks import Task
 
 EXAMPLE = "jepa-arm eval --task push --episodes 100 --seed 7 --planner mode2 --json out/push.json"
 
@@ -31,14 +32,14 @@ ANOMALY_NAMES = (
     "frames-swapped",
     "hand-enters",
 )
-SUITES = ("surprise",)
+SUITES = ("full", "surprise")
 PLANNER_NAMES = ("hold", "random", "scripted", "mode1", "cem", "mode2", "icem", "mppi", "gradient")
 # Seeds of one --seed never meet those of another.
 SEED_STRIDE = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=TASK_NAMES, required=True)
+    parser.add_argument("--task", choices=TASK_NAMES, help="which one; --suite full takes --tasks")
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same ones")
     parser.add_argument("--planner", choices=PLANNER_NAMES, default="mode2")
@@ -46,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget-ms", type=float, help="time for a plan; what is dropped to keep it is reported"
     )
     parser.add_argument(
-        "--perturb", choices=PERTURBATION_NAMES, default="none", help="what differs from the nominal scene"
+        "--perturb",
+        type=some_of(PERTURBATION_NAMES),
+        metavar="NAME",
+        help=f"what differs from the nominal scene: {', '.join(PERTURBATION_NAMES)} (default: none); "
+        "with --suite full several, with commas between (default: each in turn)",
     )
     parser.add_argument(
         "--anomaly", choices=ANOMALY_NAMES, help="what goes wrong in each episode's first half"
@@ -54,16 +59,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         choices=SUITES,
-        help="surprise: all anomalies against nominal episodes, AUROC and false stops",
+        help="full: tasks, planners, perturbations, as a page in --out; "
+        "surprise: all anomalies against nominal episodes, AUROC and false stops",
     )
-    parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for the task)")
+    parser.add_argument(
+        "--tasks", type=some_of(TASK_NAMES), metavar="NAMES", help="of --suite full (default: all)"
+    )
+    parser.add_argument(
+        "--planners",
+        type=some_of(PLANNER_NAMES),
+        metavar="NAMES",
+        help="of --suite full (default: hold,random,scripted,mode1,cem,mode2)",
+    )
+    parser.add_argument("--out", type=Path, help="folder of --suite full; one that was begun is gone on with")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        help="bundle folder (default: the shipped one for the task); with --suite full also several, "
+        "with commas between",
+    )
     parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+
+
+def some_of(names: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one or several of `names`, with commas between."""
+
+    def check(text: str) -> str:
+        for name in text.split(","):
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"no {name!r}; there are {', '.join(names)}")
+        return text
+
+    return check
 
 
 def run(args: argparse.Namespace) -> int:
     from sim.protocol import evaluate
 
+    if args.suite == "full":
+        from sim.suite import run_full_suite
+
+        return run_full_suite(args)
+    refuse_options(args, ("tasks", "planners", "out"), "goes with --suite full only")
     bundle = check_request(args)
     if args.suite == "surprise":
         from sim.surprise import run_suite
@@ -78,23 +116,51 @@ def run(args: argparse.Namespace) -> int:
 
 def check_request(args: argparse.Namespace) -> Bundle:
     """The bundle that the command line asks for, checked against task and robot."""
-    from hardware.robot import load_robot
-    from planner.bundle import load_bundle
-    from sim.control import DECISION_S
     from sim.errors import SimulationError
     from sim.tasks import make_task
+
+    check_counts(args)
+    if args.task is None:
+        raise SimulationError(f"name a --task: {', '.join(TASK_NAMES)}; only --suite full needs none")
+    if args.budget_ms is not None and not 0 < args.budget_ms < float("inf"):
+        raise SimulationError(f"--budget-ms {args.budget_ms:g}: give a plan more than no time")
+    if args.ros and (args.anomaly or args.suite):
+        raise SimulationError("anomalies and suites run in lockstep only: leave out --ros")
+    args.perturb = args.perturb or "none"
+    if "," in args.perturb:
+        raise SimulationError(f"--perturb {args.perturb}: name one; only --suite full takes several")
+    task = make_task(args.task)
+    args.bundle = args.bundle or shipped_bundle(task.trained_as)
+    return fitting_bundle(args.bundle, task)
+
+
+def refuse_options(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise SimulationError if one of these was given."""
+    from sim.errors import SimulationError
+
+    for name in names:
+        if getattr(args, name) is not None:
+            raise SimulationError(f"--{name.replace('_', '-')} {why}: leave it out")
+
+
+def check_counts(args: argparse.Namespace) -> None:
+    """Raise SimulationError for --episodes and --seed that name no episodes."""
+    from sim.errors import SimulationError
 
     if args.episodes < 1:
         raise SimulationError(f"--episodes {args.episodes}: ask for at least one")
     if args.seed < 0:
         raise SimulationError(f"--seed {args.seed}: seeds are not negative")
-    if args.budget_ms is not None and not 0 < args.budget_ms < float("inf"):
-        raise SimulationError(f"--budget-ms {args.budget_ms:g}: give a plan more than no time")
-    if args.ros and (args.anomaly or args.suite):
-        raise SimulationError("anomalies are injected in lockstep only: leave out --ros")
-    task = make_task(args.task)
-    args.bundle = args.bundle or shipped_bundle(task.trained_as)
-    bundle = load_bundle(args.bundle)
+
+
+def fitting_bundle(path: Path, task: Task) -> Bundle:
+    """The bundle in `path`. Raises SimulationError or BundleError if it is none for `task` and its robot."""
+    from hardware.robot import load_robot
+    from planner.bundle import load_bundle
+    from sim.control import DECISION_S
+    from sim.errors import SimulationError
+
+    bundle = load_bundle(path)
     if bundle.info.task != task.trained_as:
         raise SimulationError(
             f"bundle {bundle.name} was trained for {bundle.info.task}, not {task.trained_as}: "

@@ -15,7 +15,7 @@ from hardware.robot import load_robot
 from hardware.safety.status import Caution, SafetyState
 from planner.bundle import Bundle
 from sim.anomalies import Injection, new_episode_with
-from sim.conditions import perturbed
+from sim.conditions import Conditions, perturbed
 from sim.control import DECISION_S, ControlLoop
 from sim.pilots import Pilot, make_pilot
 from sim.results import EpisodeResult, HeldSuccess
@@ -36,7 +36,7 @@ def evaluate(
     loop = make_loop(task, load_robot(bundle.robot))
     try:
         for seed in seeds:
-            conditions = perturbed(perturbation, np.random.default_rng([seed, 0xC0]))
+            conditions = episode_conditions(seed, perturbation)
             pilot = make_pilot(planner, bundle, task, seed, budget_ms)
             if anomaly is None:
                 yield run_episode(task, loop, new_episode(task, loop, seed, conditions), pilot)
@@ -45,6 +45,11 @@ def evaluate(
                 yield run_episode(task, loop, episode, pilot, injection)
     finally:
         loop.world.close()
+
+
+def episode_conditions(seed: int, perturbation: str) -> Conditions:
+    """What differs in the episode of this seed: the same whoever pilots it."""
+    return perturbed(perturbation, np.random.default_rng([seed, 0xC0]))
 
 
 def run_episode(
