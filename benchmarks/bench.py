@@ -25,6 +25,11 @@ WARM_UP_CALLS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for push)")
+    parser.add_argument(
+        "--reference",
+        action="store_true",
+        help="also a plan with LeWM's published predictor shape, and how many times ours is faster",
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each step is run (default: 2)")
 
 
@@ -43,9 +48,12 @@ def run(args: argparse.Namespace) -> int:
     machine = describe_machine()
     timings = with_progress(all_cases(bundle), args.seconds)
     show(timings, f"{bundle.name} on {machine['cores']} cores, {machine['cpu']}")
+    reference = compare_with_reference(timings) if args.reference else None
     if args.json is not None:
         figures = {timing.name: timing.figures() for timing in timings}
         report = {"bundle": bundle.name, "seconds": args.seconds, "machine": machine, "timings": figures}
+        if reference is not None:
+            report["reference"] = reference
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
@@ -57,16 +65,24 @@ class Timing:
     name: str
     what: str
     milliseconds: Sequence[float]
+    flops: int = 0
+    candidate_steps: int = 0
 
     def figures(self) -> dict[str, Any]:
         import numpy as np
 
         median, p99 = np.percentile(self.milliseconds, (50, 99))
+        work: dict[str, Any] = {}
+        if self.flops:
+            work["gflop"] = round(self.flops * 1e-9, 4)
+        if self.candidate_steps:
+            work["candidate_steps_per_s"] = round(self.candidate_steps / (float(median) * 1e-3))
         return {
             "what": self.what,
             "median_ms": round(float(median), 4),
             "p99_ms": round(float(p99), 4),
             "calls": len(self.milliseconds),
+            **work,
         }
 
 
@@ -82,7 +98,10 @@ def measure(cases: Sequence[Case], seconds: float) -> Iterator[list[Timing]]:
             milliseconds.append(time_call(case.prepare, case.run))
             while time.perf_counter() < until:
                 milliseconds.append(time_call(case.prepare, case.run))
-        yield [Timing(case.name, case.what, tuple(ms)) for case, ms in zip(cases, taken)]
+        yield [
+            Timing(case.name, case.what, tuple(ms), case.flops, case.candidate_steps)
+            for case, ms in zip(cases, taken)
+        ]
 
 
 def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> float:
@@ -105,10 +124,47 @@ def show(timings: Sequence[Timing], title: str) -> None:
     from rich.table import Table
 
     table = Table("step", "", title=title)
-    for column in ("median, ms", "p99, ms", "calls"):
+    for column in ("median, ms", "p99, ms", "calls", "GFLOP"):
         table.add_column(column, justify="right")
     for timing in timings:
         figures = timing.figures()
         shown = f"{figures['median_ms']:.3f}", f"{figures['p99_ms']:.3f}", str(figures["calls"])
-        table.add_row(timing.name, timing.what, *shown)
+        table.add_row(timing.name, timing.what, *shown, f"{figures['gflop']:.3f}" if timing.flops else "")
     Console().print(table)
+    for timing in timings:
+        if timing.candidate_steps:
+            rate = timing.figures()["candidate_steps_per_s"]
+            Console().print(f"{rate:,} candidate steps imagined and judged a second on one core")
+
+
+def compare_with_reference(timings: Sequence[Timing]) -> dict[str, Any]:
+    """Measure the reference plan and say how many times as long as ours it takes. Raises BenchmarkError."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from benchmarks.errors import BenchmarkError
+
+    try:
+        from benchmarks.reference import ITERATIONS_MEASURED, ReferencePlan, measure_reference
+    except ModuleNotFoundError as error:
+        raise BenchmarkError(
+            f"--reference needs {error.name}, which is not installed: pip install 'jepa-arm[train]'"
+        ) from error
+
+    measured = list(track(measure_reference(), "measuring the reference plan", total=ITERATIONS_MEASURED + 1))
+    plan_s = dict(measured)["plan"]
+    ours = {timing.name: timing.figures()["median_ms"] for timing in timings if "mode2" in timing.name}
+    ratios = {name: round(plan_s * 1e3 / ms) for name, ms in ours.items()}
+    described = ReferencePlan()
+    figures = {
+        "parameters": described.parameters(),
+        "gflop": round(described.flops() * 1e-9, 1),
+        "iteration_s": round(min(seconds for name, seconds in measured if name == "iteration"), 3),
+        "plan_s": round(plan_s, 3),
+        "times_ours": ratios,
+    }
+    Console().print(
+        f"LeWM's predictor shape, 300 candidates x 10 iterations x 5 steps: {plan_s:.2f} s, "
+        f"{figures['gflop']:g} GFLOP; " + ", ".join(f"{name}: {n} times faster" for name, n in ratios.items())
+    )
+    return figures

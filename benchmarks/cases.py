@@ -15,11 +15,8 @@ from hardware.robot import Robot, load_robot
 from hardware.safety.gate import SafetyGate
 from perception.preprocessing import prepare as preprocess
 from planner.bundle import Bundle
-from planner.contract import Observation
-from planner.planners import make_planner
 
 BATCHES = (1, 48, 200)
-PLANNERS = ("mode1", "mode2", "cem")
 TICK_S = 1 / 120
 TICKS_PER_COMMAND = 8
 # So that the simulated cube does not stay where it was pushed off to.
@@ -32,18 +29,27 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A step that is measured: `run` is timed, `prepare` comes before each run and is not."""
+    """A step that is measured: `run` is timed, `prepare` comes before each run and is not.
+
+    Where it makes sense, `flops` are the floating-point operations of a run and `candidate_steps` how many
+    steps of candidates it imagines and judges.
+    """
 
     name: str
     what: str
     run: Callable[[], object]
     prepare: Callable[[], object] = nothing
+    flops: int = 0
+    candidate_steps: int = 0
 
 
 def all_cases(bundle: Bundle) -> list[Case]:
     """Every step that `bundle` and this machine allow: without PyBullet, those that a robot needs."""
+    from benchmarks.plans import plan_cases
+
     robot = load_robot(bundle.robot)
-    cases = [*perception_cases(bundle), *planner_cases(bundle), *hardware_cases(bundle, robot)]
+    cases = [*perception_cases(bundle), *model_cases(bundle), *plan_cases(bundle)]
+    cases += hardware_cases(bundle, robot)
     if importlib.util.find_spec("pybullet") is not None:
         cases += simulator_cases(bundle, robot)
     return cases
@@ -60,32 +66,24 @@ def perception_cases(bundle: Bundle) -> list[Case]:
     ]
 
 
-def planner_cases(bundle: Bundle) -> list[Case]:
+def model_cases(bundle: Bundle) -> list[Case]:
     rng = np.random.default_rng(0)
-    model, dim = bundle.world_model(), bundle.info.latent_dim
+    model, dim, tool_dim = bundle.world_model(), bundle.info.latent_dim, bundle.info.tool.dim
 
     def batch(count: int, size: int) -> np.ndarray:
         return rng.standard_normal((count, size), dtype=np.float32)
 
     cases = []
     for count in BATCHES:
-        inputs = (batch(count, dim), batch(count, dim), batch(count, 3), batch(count, model.block_dim))
+        inputs = (batch(count, dim), batch(count, dim), batch(count, tool_dim), batch(count, model.block_dim))
         what = f"one step, {count} candidate{'s' if count > 1 else ''}"
         cases.append(Case(f"predictor {count}", what, partial(model.predict, *inputs)))
     latents, goal, steps = batch(48, dim), batch(1, dim)[0], np.ones(48, np.float32)
-    cases += [
+    return [
+        *cases,
         Case("proposal", "48 latents", lambda: model.propose(latents, goal, steps)),
         Case("energy", "48 latents", lambda: model.steps_to_go(latents, goal)),
     ]
-    tool = np.array(bundle.info.tool.mean, np.float32)
-    observation = Observation(latents[0], latents[1], tool, stamp_ns=0)
-    for name in PLANNERS:
-        planner = make_planner(name, bundle)
-        planner.begin(goal)
-        candidates = planner.plan(observation).candidates
-        what = f"one decision, {candidates} sequence{'s' if candidates > 1 else ''}"
-        cases.append(Case(f"plan {name}", what, partial(planner.plan, observation)))
-    return cases
 
 
 def hardware_cases(bundle: Bundle, robot: Robot) -> list[Case]:

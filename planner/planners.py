@@ -189,7 +189,7 @@ class CemPlanner(LatentPlanner):
 
 
 REFINERS: dict[str, Optimiser] = {
-    "mode2": Cem(samples=48, iterations=1, elites=8, std=0.2),
+    "mode2": Cem(samples=32, iterations=1, elites=8, std=0.2),
     "icem": Icem(samples=48, iterations=3, elites=8, std=0.2),
     "mppi": Mppi(samples=48, iterations=3, std=0.2),
     "gradient": Gradient(samples=8, iterations=10, std=0.2),
@@ -208,8 +208,7 @@ class Mode2Planner(LatentPlanner):
     horizon = 6
     trusted_steps = 8.0
     # The best time of arrival is near the learned time-to-go: 0.4 to 1.5 times of it in all but a few.
-    arrivals_near, arrivals_far = 6, 12
-    latest_arrival, least_latest = 1.5, 8.0
+    arrival_count, latest_arrival, least_latest = 12, 1.5, 8.0
     kept_halfway = 0.5
 
     def __init__(
@@ -245,8 +244,7 @@ class Mode2Planner(LatentPlanner):
     def arrivals(self, steps: float) -> Array:
         """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away."""
         latest = min(max(self.latest_arrival * steps, self.least_latest), self.world_model.max_steps)
-        count = self.arrivals_near if steps <= self.trusted_steps else self.arrivals_far
-        return np.linspace(1, latest, count, dtype=np.float32)
+        return np.linspace(1, latest, self.arrival_count, dtype=np.float32)
 
     def _imagine(self, observation: Observation, arrivals: Array, others: Array) -> tuple[Array, Array]:
         """Mode-1's sequences for `arrivals`, then `others` (M, T, A), all made allowed; their energies."""

@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 
 import cli
-from benchmarks import cases
+from benchmarks import cases, plans, reference
 from benchmarks.bench import ROUNDS, measure
 from benchmarks.cases import Case, all_cases, hardware_cases
 from benchmarks.machine import cpu_model
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle
+from planner.energy import TimeToGo
+from planner.optimisers.cem import Cem
+from planner.planners import make_planner
 
 ROBOT_STEPS = {
     *("preprocess", "encoder", "predictor 1", "predictor 48", "predictor 200", "proposal", "energy"),
-    *("plan mode1", "plan mode2", "plan cem", "servo", "gate"),
+    *("plan mode1", "plan cem", "plan mode2 far", "plan mode2 near", "plan icem near", "plan mppi near"),
+    *("scoring", "servo", "gate"),
 }
-SIMULATOR_STEPS = {"render", "physics", "decision"}
+SIMULATOR_STEPS = {"plan gradient near", "render", "physics", "decision"}
 
 
 @pytest.fixture
@@ -40,8 +44,13 @@ def test_bench_writes_median_and_p99_of_every_step_with_the_machine_they_are_of(
     assert report["bundle"] == "panda-push" and report["seconds"] == 0.01
     assert report["machine"]["cores"] >= 1 and report["machine"]["cpu"]
     assert report["machine"]["libraries"].keys() >= {"numpy", "onnxruntime"}
+    assert report["timings"]["scoring"]["candidate_steps_per_s"] > 0
+    plans = {name: timing.get("gflop") for name, timing in report["timings"].items() if "plan" in name}
+    assert plans.pop("plan gradient near") is None, "torch is not counted"
+    assert 0 < plans["plan mode1"] < plans["plan mode2 near"] < plans["plan cem"]
+    assert "reference" not in report
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("plan mode2", "median, ms", "p99, ms"))
+    assert all(name in printed for name in ("plan mode2", "median, ms", "p99, ms", "candidate steps"))
 
 
 def test_without_the_simulator_a_robot_still_measures_its_own_steps(bundle, monkeypatch):
@@ -98,3 +107,69 @@ def test_a_system_that_hides_its_processor_is_named_by_its_architecture(tmp_path
     listed = tmp_path / "cpuinfo"
     listed.write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n")
     assert cpu_model(listed) == "Some CPU @ 2 GHz"
+
+
+def test_the_scenes_are_what_the_camera_sees_far_from_the_goal_and_near_it(bundle):
+    far, near = plans.scenes(bundle)
+    assert far.steps >= near.steps
+    np.testing.assert_array_equal(far.goal, near.goal)
+    assert not np.array_equal(far.observation.latent, near.observation.latent)
+    assert far.observation.stamp_ns != near.observation.stamp_ns
+    energy = TimeToGo(bundle.world_model())
+    for scene in (far, near):
+        assert energy(scene.observation.latent[None], scene.goal)[0] == pytest.approx(scene.steps)
+
+
+def test_the_work_of_a_plan_is_counted_by_the_rows_that_go_through_each_graph(bundle):
+    """Mode-1 judges one latent and proposes one block: two graphs, one row each."""
+    scene = plans.Scene("drawn", *plans.drawn(bundle)[0], 0.0)
+    planner = make_planner("mode1", bundle)
+    planner.begin(scene.goal)
+    each = plans.flops_per_row(bundle)
+    assert plans.count_work(bundle, planner, scene) == (1, each["proposal"] + each["energy"])
+    dim = bundle.info.latent_dim
+    first_layer, between, last_layer = 2 * 3 * dim * 256, 2 * 2 * 256 * 256, 2 * 256 * 22
+    assert each["energy"] == first_layer + between + last_layer
+    planner.plan(scene.observation)
+    assert plans.count_work(bundle, planner, scene)[1] == each["proposal"] + each["energy"], "and not twice"
+
+
+def test_the_reference_has_the_published_size_and_is_compared_with_our_plans(
+    tiny_bundle, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(reference, "SEARCH", Cem(samples=4, iterations=2, elites=2, std=1.0))
+    ours = Case("plan mode2 near", "", lambda: wait(1e-4))
+    monkeypatch.setattr(cases, "all_cases", lambda bundle: [ours, Case("gate", "", lambda: None)])
+    file = tmp_path / "bench.json"
+    command = ["bench", "--bundle", str(tiny_bundle), "--seconds", "0.01", "--reference", "--json", str(file)]
+    assert cli.main(command) == 0
+    report = json.loads(file.read_text())
+    figures = report["reference"]
+    assert figures["parameters"] == pytest.approx(10.8e6, rel=0.01)
+    median_ms = report["timings"]["plan mode2 near"]["median_ms"]
+    assert figures["times_ours"] == {"plan mode2 near": round(figures["plan_s"] * 1e3 / median_ms)}
+    assert 0 < figures["iteration_s"] < figures["plan_s"]
+    assert "times faster" in capsys.readouterr().out
+
+
+def test_the_reference_does_not_look_ahead():
+    """Its attention is causal: what comes after a step has no part in it."""
+    torch = reference.torch
+    layer = reference.Layer().eval()
+    tokens, actions = torch.randn(2, 3, reference.WIDTH), torch.randn(2, 3, reference.WIDTH)
+    changed = tokens.clone()
+    changed[:, 2] += 1.0
+    before, after = layer(tokens, actions), layer(changed, actions)
+    torch.testing.assert_close(before[:, :2], after[:, :2])
+    assert (before[:, 2] - after[:, 2]).abs().max() > 1e-3
+
+
+def test_without_torch_the_reference_says_what_to_install(tiny_bundle, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "benchmarks.reference")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    command = ["bench", "--bundle", str(tiny_bundle), "--seconds", "0.01", "--reference"]
+    monkeypatch.setattr(cases, "all_cases", lambda bundle: [Case("nothing", "", lambda: None)])
+    assert cli.main(command) == 2
+    assert "--reference needs torch" in capsys.readouterr().err
