@@ -66,9 +66,10 @@ def calibrate_surprise(
         return latent.numpy(), tool.numpy()
 
     def recorded(part: Windows) -> tuple[Experience, int]:
-        count = len(held_out.frames)
-        latents = encode_all(encoder, part.frames[:count])
-        return experience_of(latents, part.tool[:count], part.actions[:count], part.block)
+        # Spread over all of them: neighbours may have been recorded under the same conditions.
+        chosen = np.linspace(0, len(part.frames) - 1, len(held_out.frames)).round().astype(int)
+        latents = encode_all(encoder, part.frames[chosen])
+        return experience_of(latents, part.tool[chosen], part.actions[chosen], part.block)
 
     usual, _ = recorded(windows)
     yardstick = Yardstick.fit(usual, windows.tool_std, predict)
