@@ -23,11 +23,11 @@ Observation = dict[str, Any]
 class GoalPictureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """Bring about what the goal picture shows.
 
-    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres: its tip, and,
-    where the task grasps, the gripper's joint (4,).
+    Observation: `image` and `goal_image` uint8 (H, W, 3) RGB, `tool` float32 (3,) metres, or (4,) with the
+    gripper's joint where the task grasps.
     Action: float32 (A,) in −1…1, in units of the task's action limit (2 or 3 cm in 0.1 s).
-    Reward: minus the true distance in metres, see `Task.gap_m` for turns and `distance_m` for a block that is
-    held. Terminated when success was held for 1 s, truncated when the episode's budget is used. Info: `distance_m`, `success`, `held`.
+    Reward: minus `sim.tasks.distance_m`, metres. Terminated when success was held for 1 s, truncated when the
+    episode's budget is used. Info: `distance_m`, `success`, `held`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DECISION_S)}

@@ -1,6 +1,6 @@
 """Play: what the arm does while data is collected. Nothing here aims at an evaluation goal.
 
-Reach plays waypoints; the other tasks play pushes in random directions, or grasps and releases, and waypoints.
+Reach plays waypoints; the other tasks play waypoints and pushes in random directions, or grasps and releases.
 Pauses, noise and motions broken off are part of it: a model that never saw the arm rest cannot plan to rest.
 """
 

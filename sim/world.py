@@ -55,7 +55,7 @@ class World:
             if info[12].decode() == self.robot.tool_link:
                 self._tool = joint
         self._joints = [indices[name] for name in self.robot.joint_names]
-        # A joint that mimics another gets the same targets, and a gear: else what is grasped pushes both aside.
+        # A joint that mimics another gets its targets, and a gear: else what is grasped pushes both aside.
         self._copies = [(indices[name], self._names.index(of)) for name, of in self.robot.mimics.items()]
         self._driven = self._joints + [joint for joint, _ in self._copies]
         for joint, of in self._copies:
