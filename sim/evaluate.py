@@ -120,12 +120,12 @@ def check_request(args: argparse.Namespace) -> Bundle:
     from sim.tasks import make_task
 
     check_counts(args)
+    if args.ros and (args.anomaly or args.suite):
+        raise SimulationError("anomalies and suites run in lockstep only: leave out --ros")
     if args.task is None:
         raise SimulationError(f"name a --task: {', '.join(TASK_NAMES)}; only --suite full needs none")
     if args.budget_ms is not None and not 0 < args.budget_ms < float("inf"):
         raise SimulationError(f"--budget-ms {args.budget_ms:g}: give a plan more than no time")
-    if args.ros and (args.anomaly or args.suite):
-        raise SimulationError("anomalies and suites run in lockstep only: leave out --ros")
     args.perturb = args.perturb or "none"
     if "," in args.perturb:
         raise SimulationError(f"--perturb {args.perturb}: name one; only --suite full takes several")

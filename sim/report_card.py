@@ -27,7 +27,7 @@ COMPACT_QUALITY = 28
 
 
 def episode_card(episode: EpisodeRecord, *, compact: bool = False) -> str:
-    """An `<article>`, which needs the page's style and film script; compact, it takes a sixth of the space."""
+    """An `<article>` that needs the page's style and film script; a `compact` one is a sixth as large."""
     left, right = CURVES_SPAN
     duration_s = max(
         1e-3, *episode.distance_times_s, *episode.energy_times_s, len(episode.frames) / episode.fps

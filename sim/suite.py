@@ -86,8 +86,6 @@ def plan_suite(args: argparse.Namespace) -> Suite:
     refuse_options(args, ("task", "anomaly", "json", "budget_ms"), "does not go with --suite full")
     if args.planner != PERTURBED_PLANNER:
         raise SimulationError(f"--suite full takes several planners: --planners {args.planner}")
-    if args.ros:
-        raise SimulationError("suites run in lockstep only: leave out --ros")
     if args.out is None:
         raise SimulationError("--suite full keeps what it measures: name a folder with --out")
     planners = args.planners.split(",") if args.planners else PLANNERS

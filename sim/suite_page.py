@@ -114,8 +114,8 @@ def _cell_row(cell: Mapping[str, Any]) -> list[str]:
         _row(cell),
         _held(cell),
         _rate(cell["success_rate"], cell["wilson_low"], cell["wilson_high"]),
-        f"{cell['final_within_2cm']:.0%}",
-        f"{cell['final_within_5cm']:.0%}",
+        _percent(cell["final_within_2cm"]),
+        _percent(cell["final_within_5cm"]),
         f"{cell['distance_cm_median']:.1f} cm",
         "" if cell["planner"] in BASELINES else times,
         f'<span class="failures">{failures}</span>',
@@ -135,7 +135,7 @@ def _surprise(figures: Mapping[str, Any]) -> str:
         [
             name,
             f"{row['auroc']:.3f}" if "auroc" in row else "",
-            *(f"{row[f'{level}_rate']:.0%}" for level in ("slow", "hold", "stop")),
+            *(_percent(row[f"{level}_rate"]) for level in ("slow", "hold", "stop")),
             f"{row['delay_s_p50']:.1f} s" if row.get("delay_s_p50") is not None else "",
             str(row["episodes"]),
         ]
@@ -160,7 +160,11 @@ def _held(cell: Mapping[str, Any]) -> str:
 
 
 def _rate(rate: float, low: float, high: float) -> str:
-    return f'{rate:.0%}<span class="note">{100 * low:.0f}–{100 * high:.0f}</span>'
+    return f'{_percent(rate)}<span class="note">{100 * low:.0f}–{100 * high:.0f}</span>'
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _row(cell: Mapping[str, Any]) -> str:
