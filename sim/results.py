@@ -98,4 +98,5 @@ def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
         "distance_cm_median": float(np.median(final_cm)),
         "plan_ms_p50": float(np.percentile(plan_ms, 50)) if plan_ms.size else 0.0,
         "plan_ms_p99": float(np.percentile(plan_ms, 99)) if plan_ms.size else 0.0,
+        "stopped_by_surprise": float(np.mean([result.stopped_for == "surprise" for result in results])),
     }

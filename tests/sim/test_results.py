@@ -123,3 +123,10 @@ def test_the_summary_counts_what_happened() -> None:
 def test_an_episode_without_steps_ends_where_it_started() -> None:
     assert EpisodeResult(0, 0.12, 50).final_distance_m == 0.12
     assert np.isfinite(list(summarise([EpisodeResult(0, 0.12, 50)]).values())).all()
+
+
+def test_the_summary_tells_stops_by_surprise_from_others() -> None:
+    reasons = ("surprise", "", "tracking", "")
+    results = [EpisodeResult(0, 0.12, 50, stopped_for=reason) for reason in reasons]
+    assert summarise(results)["stopped_by_surprise"] == 0.25
+
