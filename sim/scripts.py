@@ -80,12 +80,16 @@ class PushAlong:
         self.standoff_m = radius_m + self.MARGIN_M
         self.end: Vector | None = None
 
+    def start(self, block: Vector) -> Vector:
+        """Where the tool (2,) begins to push a block whose centre is at `block` (2,) metres."""
+        beside = np.array([-self.direction[1], self.direction[0]]) * self.aside_m
+        return block - self.direction * self.standoff_m + beside
+
     def __call__(self, loop: ControlLoop) -> Vector | None:
         tool = loop.world.tool_position()[:2]
         if self.end is None:
             block = loop.world.object_pose()[:2]
-            beside = np.array([-self.direction[1], self.direction[0]]) * self.aside_m
-            start = block - self.direction * self.standoff_m + beside
+            start = self.start(block)
             if np.linalg.norm(tool - start) >= 0.008:
                 return limited(_around(tool, start, block, self.standoff_m) - tool, self.speed_m)
             self.end = tool + self.direction * (self.standoff_m + self.length_m)

@@ -29,6 +29,8 @@ PUSH_HEIGHT_M = 0.025
 PEG_RADIUS_M = 0.012
 TOLERANCE_RAD = float(np.radians(15.0))
 REST_SPEED_M_S = 0.02
+# A block at the end of the reach may leave no push that keeps all rules: then the last one drawn is taken.
+MAX_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -286,16 +288,20 @@ def random_push(task: Task, loop: ControlLoop, rng: np.random.Generator, speed_m
     """A push along a random line that keeps the block in its box: it moves, and turns where off centre."""
     assert task.block is not None
     radius, middle = task.block.radius, (np.array(task.object_low) + task.object_high) / 2
-    block = loop.world.object_pose()[:2]
-    while True:
+    block, robot = loop.world.object_pose()[:2], loop.world.robot
+    for _ in range(MAX_DRAWS):
         angle = rng.uniform(-np.pi, np.pi)
         length = rng.uniform(0.02, 0.14)
-        end = block + length * np.array([np.cos(angle), np.sin(angle)])
+        aside = rng.uniform(-0.75, 0.75) * radius
+        push = PushAlong(angle, aside, length, radius + PEG_RADIUS_M, speed_m)
+        # Where the tool cannot get behind the block it would wait there for ever.
+        start = push.start(block)
+        reachable = np.all(start >= robot.workspace_min[:2]) and np.all(start <= robot.workspace_max[:2])
+        end = block + length * push.direction
         inside = np.all(end >= task.object_low) and np.all(end <= task.object_high)
-        if inside or np.linalg.norm(end - middle) < np.linalg.norm(block - middle):
+        if reachable and (inside or np.linalg.norm(end - middle) < np.linalg.norm(block - middle)):
             break
-    aside = rng.uniform(-0.75, 0.75) * radius
-    return PushAlong(angle, aside, length, radius + PEG_RADIUS_M, speed_m)
+    return push
 
 
 def script_to(task: Task, episode: Episode) -> Policy:
