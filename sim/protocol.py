@@ -1,8 +1,9 @@
 """The evaluation protocol: fresh goals on given seeds, a fixed budget, success that is held.
 
 Every goal is made by a scripted demonstration; the budget is twice its length, and a second to hold. Success
-is the object (push) or the tool (reach) within 3 cm of the goal; held success is staying there for 1 s. An
-episode ends when it is held or the budget is used.
+is the object, or the tool where there is none (reach), within 3 cm of the goal, and within 15° where turns
+count (push-pose); a grasped object must be let go and at rest (pick-place). Held success is staying there for
+1 s. An episode ends when it is held, the budget is used, or the safety gate has stopped the arm.
 """
 
 from __future__ import annotations

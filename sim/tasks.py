@@ -2,7 +2,7 @@
 
 reach        the tool tip is where the picture shows it
 push         the cube's centre is; `push-far` is the same with goals 20 to 30 cm away
-push-pose    a T-shaped block's centre is, and it is turned the same way
+push-pose    a T-shaped block's centre is, and it is turned the same way, within 15°
 pick-place   a cube, carried by a gripper; it counts once it is released and at rest
 
 A goal is always the end of a scripted demonstration, so it is reachable, and its length gives the budget.
