@@ -33,7 +33,9 @@ STEPS = 12
 
 def episode(seed: int, held: bool = True, **more) -> EpisodeResult:
     """One whose energy follows its distance."""
-    distances = np.linspace(0.1, 0.01 if held else 0.1, STEPS).tolist()
+    # To and fro on the way, so that its energy one step off follows it no more.
+    sway = 0.02 * (-1.0) ** np.arange(STEPS)
+    distances = (np.linspace(0.1, 0.03, STEPS) + sway if held else np.full(STEPS, 0.1)).tolist()
     return EpisodeResult(
         seed, 0.1, STEPS, held, held, distances, [[0.4, 0.0, 0.03, 0.0]] * STEPS,
         energies=[math.nan, *(100 * np.array(distances[:-1]))], plan_ms=[4.0] * STEPS, **more,
