@@ -48,6 +48,7 @@ def describe(**changes: Any) -> DatasetInfo:
             "steps": STEPS,
             "episodes": EPISODES,
             "episodes_per_shard": 5,
+            "session": 2,
             **changes,
         }
     )

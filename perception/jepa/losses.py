@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perception.jepa.distributed import mean_of_processes, world_size
 from perception.jepa.model import Encoder, InverseDynamics, Predictor
 
 SIGREG_PROJECTIONS = 128
@@ -27,7 +28,8 @@ class Terms(NamedTuple):
 
 
 def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """How far latents (N, D) are from an isotropic Gaussian: sketched isotropic Gaussian regularisation.
+    """How far latents (N, D), of all processes, are from an isotropic Gaussian: sketched isotropic Gaussian
+    regularisation.
 
     The Epps-Pulley statistic of the empirical characteristic function against that of N(0, 1), averaged over
     random directions (LeJEPA, Balestriero & LeCun 2025). Keeps the latents from collapsing.
@@ -40,8 +42,9 @@ def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
     trapezoid[[0, -1]] = step
     gaussian = torch.exp(-0.5 * knots**2)
     angles = projected[:, :, None] * knots
-    error = (angles.cos().mean(0) - gaussian) ** 2 + angles.sin().mean(0) ** 2
-    return (error @ (trapezoid * gaussian)).mean() * len(latents)
+    real, imaginary = mean_of_processes(torch.stack([angles.cos().mean(0), angles.sin().mean(0)]))
+    error = (real - gaussian) ** 2 + imaginary**2
+    return (error @ (trapezoid * gaussian)).mean() * len(latents) * world_size()
 
 
 def sigreg_within(latents: Tensor, together: int, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,8 @@
 
 Two phases in one run: the world model (encoder, predictor, inverse dynamics) on windows of frames, then the
 heads (Mode-1 proposal, time-to-go energy) on its frozen latents. Step n's batch and random directions depend
-on (seed, n) alone, so a run that was cut and resumed ends where an uninterrupted one does.
+on (seed, n) alone, so a run that was cut and resumed ends where an uninterrupted one does. Under torchrun the
+processes share each batch (`perception.jepa.distributed`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from perception.jepa.config import load_config
+    from perception.jepa.distributed import process_group, rank
     from perception.jepa.trainer import Trainer
 
     overrides = {} if args.seed is None else {"seed": args.seed}
-    trainer = Trainer.begin(args.data, args.out, load_config(args.config, **overrides))
-    trainer.train_world_model()
-    trainer.train_heads()
-    print(f"trained in {trainer.seconds / 60:.1f} minutes; export it with: jepa-arm export --run {args.out}")
+    config = load_config(args.config, **overrides)
+    with process_group():
+        trainer = Trainer.begin(args.data, args.out, config)
+        trainer.train_world_model()
+        trainer.train_heads()
+        if rank() == 0:
+            minutes = trainer.seconds / 60
+            print(f"trained in {minutes:.1f} minutes; export it with: jepa-arm export --run {args.out}")
     return 0

@@ -20,6 +20,14 @@ from torch.utils.tensorboard import SummaryWriter
 from perception.dataset import DatasetInfo, Episodes, load_dataset
 from perception.errors import TrainingError
 from perception.jepa.config import TrainConfig
+from perception.jepa.distributed import (
+    average_gradients,
+    check_shares,
+    mean_of_processes,
+    rank,
+    share_batch_statistics,
+    share_of,
+)
 from perception.jepa.losses import steps_to_go_loss, world_model_terms
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_all, read_health
@@ -34,6 +42,7 @@ class Trainer:
     """One training run: its data, its models, and where it stands."""
 
     def __init__(self, info: DatasetInfo, episodes: Episodes, out: Path, config: TrainConfig) -> None:
+        check_shares(config.batch, config.together, config.head_batch)
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.info, self.out, self.config = info, out, config
@@ -57,6 +66,7 @@ class Trainer:
         self.encoder = Encoder(info.image_size, config.latent_dim).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last
         )
+        share_batch_statistics(self.encoder)
         self.predictor = Predictor(config.latent_dim, info.tool_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
         self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps)
@@ -78,7 +88,7 @@ class Trainer:
         path = out / CHECKPOINT
         if path.exists():
             trainer._restore(read_checkpoint(path), path)
-            print(f"resuming {out} at step {trainer.world_model_step} + {trainer.head_step}")
+            _say(f"resuming {out} at step {trainer.world_model_step} + {trainer.head_step}")
         return trainer
 
     def train_world_model(self) -> None:
@@ -98,7 +108,9 @@ class Trainer:
                 started = time.monotonic()
                 self._set_training(True)
                 _anneal(self.world_model_optimiser, config.learning_rate, step, config.steps)
-                frames, tool, actions = windows.sample(config.seed, step, config.batch, config.together)
+                frames, tool, actions = windows.sample(
+                    config.seed, step, config.batch, config.together, share_of(config.batch)
+                )
                 generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     terms = world_model_terms(
@@ -113,10 +125,13 @@ class Trainer:
                         generator,
                     )
                 loss = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+                means = mean_of_processes(torch.stack(terms).detach())
                 self._descend(self.world_model_optimiser, loss, "world model", step)
                 self.world_model_step = step + 1
                 self.seconds += time.monotonic() - started
-                report(self.world_model_step, {name: term.item() for name, term in terms._asdict().items()})
+                report(self.world_model_step, dict(zip(terms._fields, means.tolist(), strict=True)))
+                if rank() != 0:
+                    continue
                 if self.world_model_step % config.monitor_every == 0 or self.world_model_step == config.steps:
                     self._set_training(False)
                     self.health = read_health(self.encoder, self.predictor, watch, self.held_out).as_dict()
@@ -135,7 +150,7 @@ class Trainer:
         if self.head_step >= config.head_steps:
             return
         self._set_training(False)
-        print(f"encoding {self.training.frames.shape[0] * self.training.frames.shape[1]} frames")
+        _say(f"encoding {self.training.frames.shape[0] * self.training.frames.shape[1]} frames")
         pairs = GoalPairs(
             self.info,
             encode_all(self.encoder, self.training.frames),
@@ -143,26 +158,34 @@ class Trainer:
             config.block,
             config.max_steps,
         )
+        share = share_of(config.head_batch)
         with self._progress("heads", config.head_steps, self.head_step) as report:
             for step in range(self.head_step, config.head_steps):
                 started = time.monotonic()
                 _anneal(self.head_optimiser, config.head_learning_rate, step, config.head_steps)
-                latent, goal, steps, action = pairs.proposal_batch(config.seed, step, config.head_batch)
+                latent, goal, steps, action = (
+                    part[share] for part in pairs.proposal_batch(config.seed, step, config.head_batch)
+                )
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     reflex = functional.smooth_l1_loss(
                         self.proposal(latent, goal, steps).float(), action, beta=0.1
                     )
-                    latent, goal, label = pairs.energy_batch(config.seed, step, config.head_batch)
+                    latent, goal, label = (
+                        part[share] for part in pairs.energy_batch(config.seed, step, config.head_batch)
+                    )
                     time_to_go = steps_to_go_loss(self.energy(latent, goal).float(), label)
+                means = mean_of_processes(torch.stack([reflex, time_to_go]).detach())
                 self._descend(self.head_optimiser, reflex + time_to_go, "heads", step)
                 self.head_step = step + 1
                 self.seconds += time.monotonic() - started
-                report(self.head_step, {"proposal": reflex.item(), "energy": time_to_go.item()})
+                report(self.head_step, dict(zip(("proposal", "energy"), means.tolist(), strict=True)))
                 if self.head_step % (4 * config.checkpoint_every) == 0 or self.head_step == config.head_steps:
                     self.save()
 
     def save(self) -> None:
-        """Write the checkpoint whole, or leave the last one as it was."""
+        """Write the checkpoint whole, or leave the last one as it was. The first process writes for all."""
+        if rank() != 0:
+            return
         state = {
             "config": self.config.model_dump(),
             "info": self.info.model_dump(),
@@ -232,18 +255,21 @@ class Trainer:
             model.train(training)
 
     def _descend(self, optimiser: torch.optim.AdamW, loss: torch.Tensor, phase: str, step: int) -> None:
-        if not torch.isfinite(loss):
+        mean = mean_of_processes(loss.detach())
+        if not torch.isfinite(mean):
             raise TrainingError(
-                f"the loss of the {phase} is {loss.item()} at step {step}: lower the learning rate; "
+                f"the loss of the {phase} is {mean.item()} at step {step}: lower the learning rate; "
                 f"the checkpoint in {self.out} is from before"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
 
-    def _progress(self, phase: str, total: int, done: int) -> _Report:
-        return _Report(phase, total, done, self.out)
+    def _progress(self, phase: str, total: int, done: int) -> _Report | _NoReport:
+        return _Report(phase, total, done, self.out) if rank() == 0 else _NoReport()
 
 
 class _Report:
@@ -292,6 +318,27 @@ class _Report:
                 f"cannot write {self.board.log_dir}: {error}; the last checkpoint is kept, free space and "
                 "run the same command again"
             ) from error
+
+
+class _NoReport:
+    """What the other processes than the first report."""
+
+    def __enter__(self) -> _NoReport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, step: int, terms: dict[str, float]) -> None:
+        pass
+
+    def health(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -46,15 +46,18 @@ class Windows:
         self.actions = episodes.actions / np.float32(info.action_limit_m)
         self.starts = info.steps - block * (length - 1) + 1
 
-    def sample(self, seed: int, step: int, batch: int, together: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(
+        self, seed: int, step: int, batch: int, together: int, share: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
 
-        Each run of `together` windows is from one session.
+        Each run of `together` windows is from one session. Of the whole batch only `share` is taken.
         """
         rng = np.random.default_rng([seed, step])
         session = rng.integers(len(self.frames) // self.session, size=batch // together).repeat(together)
         episode = session * self.session + rng.integers(self.session, size=batch)
-        return self.take(episode, rng.integers(self.starts, size=batch))
+        start = rng.integers(self.starts, size=batch)
+        return self.take(episode[share], start[share])
 
     def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """The windows that begin at recorded step `start` (B,) of `episode` (B,)."""
