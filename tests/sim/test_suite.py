@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import cli
 from planner.bundle import DESCRIPTION, load_bundle
-from sim import suite
+from sim import protocol, suite
 from sim.evaluate import shipped_bundle
 from sim.failures import Failure
 from sim.open_loop import HORIZON, open_loop_errors
@@ -42,19 +42,30 @@ def episode(seed: int, held: bool = True, **more) -> EpisodeResult:
     )  # fmt: skip
 
 
+class Ran(list):
+    """What was run, by cell and seed. With `cut_after`, the run is cut when so many episodes are finished."""
+
+    cut_after = math.inf
+
+
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
-    """The suite without its simulator: mode2 holds, others fail. Lists what was run, by cell and seed.
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
+    """The suite without its simulator: mode2 holds, others fail. Only push has a bundle."""
+    episodes = Ran()
 
-    Only push has a bundle.
-    """
-    episodes: list[tuple[str, int]] = []
+    def run_episode(task, loop, drawn, planner) -> EpisodeResult:
+        seed, perturbation = drawn
+        if len(episodes) == episodes.cut_after:
+            raise KeyboardInterrupt
+        episodes.append((f"{task.name}.{planner}.{perturbation}", seed))
+        return episode(seed, held=planner == "mode2")
 
-    def run(task, planner, bundle, seeds, perturbation) -> Iterator[EpisodeResult]:
-        for seed in seeds:
-            episodes.append((f"{task}.{planner}.{perturbation}", seed))
-            yield episode(seed, held=planner == "mode2")
-
+    nothing = SimpleNamespace(world=SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(protocol, "make_loop", lambda *_: nothing)
+    monkeypatch.setattr(protocol, "make_pilot", lambda planner, *_: planner)
+    monkeypatch.setattr(protocol, "episode_conditions", lambda seed, perturbation: perturbation)
+    monkeypatch.setattr(protocol, "new_episode", lambda task, loop, seed, perturbation: (seed, perturbation))
+    monkeypatch.setattr(protocol, "run_episode", run_episode)
     models = tmp_path / "models"
     shutil.copytree(PUSH, models / "panda-push")
     errors = SimpleNamespace(
@@ -64,7 +75,6 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]
         standing_still=np.ones(HORIZON),
     )
     monkeypatch.setattr(suite, "shipped_bundle", lambda trained_as: models / f"panda-{trained_as}")
-    monkeypatch.setattr(suite, "evaluate", run)
     monkeypatch.setattr(suite, "open_loop_errors", lambda task, bundle: errors)
     monkeypatch.setattr(
         suite, "film_card", lambda folder, scene, bundle: f"<article>{scene.cell.row} {scene.seed}</article>"
@@ -135,19 +145,13 @@ def test_tasks_without_a_bundle_are_told_with_the_commands_that_make_it(ran, ful
         cli.make_parser(arguments).parse_args(arguments)
 
 
-def test_the_same_command_goes_on_where_it_was_cut(ran, full, monkeypatch):
-    whole = suite.evaluate
-
-    def cut(task, planner, bundle, seeds, perturbation):
-        yield from whole(task, planner, bundle, seeds[:2], perturbation)
-        raise KeyboardInterrupt
-
+def test_the_same_command_goes_on_where_it_was_cut(ran, full):
     command = ("--tasks", "push", "--planners", "hold,mode1", "--episodes", "3", "--seed", "4")
-    monkeypatch.setattr(suite, "evaluate", cut)
+    ran.cut_after = 2
     assert full(*command) == 130
     assert ran == [("push.hold.none", 4_000_000), ("push.hold.none", 4_000_001)]
     ran.clear()
-    monkeypatch.setattr(suite, "evaluate", whole)
+    ran.cut_after = math.inf
     assert full(*command) == 0
     assert ran == [("push.hold.none", 4_000_002), *(("push.mode1.none", 4_000_000 + i) for i in range(3))]
     ran.clear()
