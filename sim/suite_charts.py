@@ -7,7 +7,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from sim.report_charts import BLUE, GREEN, INK, ORANGE, RED, STYLE, inline_svg
@@ -46,8 +49,8 @@ def success_against_plan_time(cells: Sequence[dict[str, Any]]) -> str:
             title="success against plan time",
         )  # fmt: skip
         axes.margins(x=0.18)
-        _plain_decades(axes)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        _plain_decades(axes.xaxis, *axes.get_xlim())
+        _legend_above(axes)
         return inline_svg(figure)
 
 
@@ -60,7 +63,7 @@ def open_loop_error(errors: Mapping[str, dict[str, Any]]) -> str:
         axes.axhline(100, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.text(
             0.985,
-            96,
+            92,
             "nothing changes",
             va="top",
             ha="right",
@@ -70,14 +73,13 @@ def open_loop_error(errors: Mapping[str, dict[str, Any]]) -> str:
         for (task, figures), (colour, marker) in zip(errors.items(), LOOKS):
             shares = 100 * np.array(figures["relative"])
             axes.plot(figures["horizon_s"], shares, color=colour, marker=marker, markersize=4, label=task)
+        all_shares = 100 * np.concatenate([figures["relative"] for figures in errors.values()])
         axes.set(
-            xlabel="imagined ahead [s]",
-            ylabel="squared latent error [%]",
-            title="open-loop error",
-            xlim=(0, None),
-        )
-        axes.set_ylim(0, max(105.0, *(100 * max(figures["relative"]) for figures in errors.values())) * 1.02)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0, 0.6))
+            xlabel="imagined ahead [s]", ylabel="squared latent error [%]", title="open-loop error",
+            xlim=(0, None), yscale="log", ylim=(min(1.0, *all_shares) / 1.2, max(120.0, *all_shares) * 1.2),
+        )  # fmt: skip
+        _plain_decades(axes.yaxis, *axes.get_ylim())
+        _legend_above(axes)
         return inline_svg(figure)
 
 
@@ -100,9 +102,15 @@ def energy_against_distance(
         return inline_svg(figure)
 
 
-def _plain_decades(axes: Any) -> None:
+def _legend_above(axes: Axes) -> None:
+    axes.legend(
+        frameon=False, fontsize=8, ncols=len(LOOKS), loc="lower right", bbox_to_anchor=(1.01, 0.985),
+        handlelength=1.2, handletextpad=0.4, columnspacing=0.9,
+    )  # fmt: skip
+
+
+def _plain_decades(axis: Axis, low: float, high: float) -> None:
     """0.1, 1, 10 instead of powers, whose raised exponents need mathematical type."""
-    low, high = axes.get_xlim()
     decades = [10.0**i for i in range(-6, 7) if low <= 10.0**i <= high]
-    axes.set_xticks(decades, [f"{decade:g}" for decade in decades])
-    axes.minorticks_off()
+    axis.set_ticks(decades, labels=[f"{decade:g}" for decade in decades])
+    axis.set_minor_locator(NullLocator())
