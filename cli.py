@@ -59,6 +59,7 @@ EXTRAS = {
     "rclpy": "ros",
     "openvino": "openvino",
     "pyrealsense2": "realsense",
+    "ray": "ray",
 }
 ROS_PACKAGES = ("jepa_arm_interfaces", "jepa_arm_ros", "jepa_arm_bringup")
 OUR_PACKAGES = ("perception", "planner", "sim", "hardware", "benchmarks", *ROS_PACKAGES)

@@ -1,19 +1,16 @@
 """`jepa-arm collect`: play data in parallel, shard by shard, resumable.
 
-Every shard is made from its own seed, so the data does not depend on the number of workers, and a run that
-was cut goes on with the shards that are missing.
+Every shard is made from its own seed, so the data does not depend on which workers make it, nor on how many,
+and a run that was cut goes on with the shards that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
+from sim.workers import add_worker_arguments, open_workers
 
 EXAMPLE = "jepa-arm collect --task push --out data/panda-push"
 
@@ -30,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, help="how many (default: what the task's shipped bundle takes)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the play (default: 0)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    add_worker_arguments(parser, os.cpu_count() or 1, "processes (default: as many as there are cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder; one that was begun is gone on with")
 
 
@@ -77,37 +74,11 @@ def run(args: argparse.Namespace) -> int:
     for index in set(range(info.shards)) - set(missing):
         read_shard(args.out, index, info)
     remove_partial_files(args.out)
-    jobs = [(str(args.out), index, args.robot or task.robot) for index in missing]
-    spawn = multiprocessing.get_context("spawn")
+    jobs = [(str(args.out.absolute()), index, args.robot or task.robot) for index in missing]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        Progress(*columns) as progress,
-        ProcessPoolExecutor(max(1, min(args.workers, len(jobs))), spawn, end_with_the_command) as pool,
-    ):
+    with Progress(*columns) as progress, open_workers(args.workers, args.ray) as workers:
         bar = progress.add_task("shards", total=info.shards, completed=info.shards - len(missing))
-        try:
-            for shard in as_completed([pool.submit(record_shard, job) for job in jobs]):
-                shard.result()
-                progress.advance(bar)
-        except BrokenProcessPool as error:
-            raise SimulationError(
-                f"a worker died, perhaps for want of memory; the shards in {args.out} are kept: "
-                "run the same command again, with fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for _ in workers.map(record_shard, jobs):
+            progress.advance(bar)
     print(f"{info.episodes} episodes of {info.task} ({info.episodes * info.steps} actions) in {args.out}")
     return 0
-
-
-def end_with_the_command() -> None:
-    """For workers: end quietly on Ctrl-C, which the command speaks to, and when the command was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command = multiprocessing.parent_process()
-    assert command is not None
-
-    def follow() -> None:
-        command.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

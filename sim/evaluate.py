@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.workers import add_worker_arguments, open_workers
+
 if TYPE_CHECKING:
     from planner.bundle import Bundle
     from sim.results import EpisodeResult
@@ -78,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bundle folder (default: the shipped one for the task); with --suite full also several, "
         "with commas between",
     )
+    add_worker_arguments(
+        parser, 1, "processes (default: 1; with more than there are cores, plans take longer than they need)"
+    )
     parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
 
@@ -95,7 +100,7 @@ def some_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sim.protocol import evaluate
+    from sim.shared_evaluation import evaluate_on
 
     if args.suite == "full":
         from sim.suite import run_full_suite
@@ -108,8 +113,10 @@ def run(args: argparse.Namespace) -> int:
 
         return run_suite(args, bundle, episode_seeds(args))
     seeds = episode_seeds(args)
-    episodes = evaluate(args.task, args.planner, bundle, seeds, args.perturb, args.anomaly, args.budget_ms)
-    results = show_progress(episodes, args.episodes)
+    what = (args.task, args.planner, bundle, seeds, args.perturb, args.anomaly, args.budget_ms)
+    with open_workers(args.workers, args.ray) as workers:
+        results = show_progress(evaluate_on(workers, *what), args.episodes)
+    results.sort(key=lambda result: result.seed)
     report(args, results, {} if args.budget_ms is None else budget_figures(args.budget_ms, results))
     return 0
 
@@ -252,6 +259,7 @@ def request(args: argparse.Namespace) -> dict[str, Any]:
         "anomaly": args.anomaly or "none",
         "bundle": os.path.relpath(args.bundle),
         "seed": args.seed,
+        "workers": args.workers if args.ray is None else f"ray {args.ray}",
     }
 
 

@@ -31,8 +31,8 @@ from sim.evaluate import (
     write_json,
 )
 from sim.open_loop import open_loop_errors
-from sim.protocol import evaluate
 from sim.results import EpisodeResult
+from sim.shared_evaluation import evaluate_on
 from sim.suite_cells import PERTURBED_PLANNER, Cell, CellLog, cells_of
 from sim.suite_figures import (
     cell_figures,
@@ -44,6 +44,7 @@ from sim.suite_figures import (
 from sim.suite_films import Scene, choose_scenes, film_card
 from sim.suite_page import write_suite_page
 from sim.tasks import TASKS, Task, make_task
+from sim.workers import Workers, open_workers
 
 PLANNERS = ("hold", "random", "scripted", "mode1", "cem", "mode2")
 RECIPES = Path("perception/jepa/recipes")
@@ -71,7 +72,8 @@ class Suite:
 
 def run_full_suite(args: argparse.Namespace) -> int:
     suite = plan_suite(args)
-    measure(suite)
+    with open_workers(args.workers, args.ray) as workers:
+        measure(suite, workers)
     figures = suite_figures(suite)
     write_json(suite.out / "results.json", figures)
     scatter = {task: energy_and_distance(suite.results(task)) for task in suite.bundles}
@@ -122,7 +124,7 @@ def find_bundles(tasks: Sequence[Task], given: Sequence[str]) -> dict[str, Bundl
     }
 
 
-def measure(suite: Suite) -> None:
+def measure(suite: Suite, workers: Workers) -> None:
     """Run the episodes that are missing, a line for each cell that is finished."""
     todo = {cell: [s for s in suite.seeds if s not in log.results] for cell, log in suite.logs.items()}
     total = sum(map(len, todo.values()))
@@ -138,9 +140,8 @@ def measure(suite: Suite) -> None:
         done = 0
         for cell, seeds in todo.items():
             progress.update(bar, description=cell.name)
-            for result in evaluate(
-                cell.task, cell.planner, suite.bundles[cell.task], seeds, cell.perturbation
-            ):
+            bundle = suite.bundles[cell.task]
+            for result in evaluate_on(workers, cell.task, cell.planner, bundle, seeds, cell.perturbation):
                 suite.logs[cell].append(result)
                 done += 1
                 left = _left((time.monotonic() - started) / done * (total - done))

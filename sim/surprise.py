@@ -20,9 +20,10 @@ from planner.bundle import Bundle
 from sim.anomalies import anomalies_of
 from sim.control import DECISION_S
 from sim.evaluate import request, write_json
-from sim.protocol import evaluate
 from sim.results import EpisodeResult, wilson_interval
+from sim.shared_evaluation import evaluate_on
 from sim.tasks import make_task
+from sim.workers import Workers, open_workers
 
 NOMINAL = "nominal"
 LEVELS = (Caution.SLOW, Caution.HOLD, Caution.STOP)
@@ -32,9 +33,9 @@ def run_suite(args: argparse.Namespace, bundle: Bundle, seeds: Sequence[int]) ->
     """Run, print and write to --json what the command line asks for."""
     runs = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns) as progress, open_workers(args.workers, args.ray) as workers:
         bar = progress.add_task(NOMINAL, total=len(seeds) * (1 + len(anomalies_of(make_task(args.task)))))
-        for run in surprise_suite(args.task, args.planner, bundle, seeds, args.perturb):
+        for run in surprise_suite(workers, args.task, args.planner, bundle, seeds, args.perturb):
             runs.append(run)
             progress.update(bar, advance=1, description=run[0])
     figures = surprise_figures(runs)
@@ -45,12 +46,17 @@ def run_suite(args: argparse.Namespace, bundle: Bundle, seeds: Sequence[int]) ->
 
 
 def surprise_suite(
-    task_name: str, planner: str, bundle: Bundle, seeds: Sequence[int], perturbation: str = "none"
+    workers: Workers,
+    task_name: str,
+    planner: str,
+    bundle: Bundle,
+    seeds: Sequence[int],
+    perturbation: str = "none",
 ) -> Iterator[tuple[str, EpisodeResult]]:
     """Run it all; each result with the name of its anomaly, or `nominal`."""
     for name in (NOMINAL, *anomalies_of(make_task(task_name))):
         anomaly = None if name == NOMINAL else name
-        for result in evaluate(task_name, planner, bundle, seeds, perturbation, anomaly):
+        for result in evaluate_on(workers, task_name, planner, bundle, seeds, perturbation, anomaly):
             yield name, result
 
 

@@ -1,5 +1,5 @@
-"""`jepa-arm train` as tests run it, alone or under torchrun: in double precision, where rounding hides nothing,
-and cut where CUT_BEFORE says.
+"""`jepa-arm train` as tests run it, alone or under torchrun: cut where CUT_BEFORE says, and in double
+precision, where rounding hides nothing.
 """
 
 import contextlib

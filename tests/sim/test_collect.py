@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -89,8 +90,13 @@ def wait_until(happened: Callable[[], bool], what: str, within_s: float = 150.0)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """Those that run now."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # what ended meanwhile
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
 
 
 def is_running(pid: int) -> bool:
@@ -218,32 +224,39 @@ def test_a_finished_dataset_is_left_as_it_is(
 def test_workers_end_when_the_command_is_killed(
     tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = running(options(tmp_path / "push", episodes=40))
+    process = running(options(tmp_path / "push", episodes=40, workers=2))
     wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
     workers = workers_of(process)
-    assert len(workers) == 1
+    assert len(workers) == 2
     process.kill()
     wait_until(lambda: not any(is_running(worker) for worker in workers), "the worker ends")
 
 
-def test_a_worker_that_dies_ends_the_command_with_what_to_do(
+def test_workers_that_die_again_and_again_end_the_command_with_what_to_do(
     tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = running(options(tmp_path / "push", episodes=40))
+    process = running(options(tmp_path / "push", episodes=40, workers=2))
     wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
-    for worker in workers_of(process):
-        os.kill(worker, signal.SIGKILL)
+
+    def ended() -> bool:
+        for worker in workers_of(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        return process.poll() is not None
+
+    wait_until(ended, "the command ends")
     _, said = process.communicate(timeout=150)
     assert process.returncode == 2
-    assert "a worker died" in said and "are kept" in said and "fewer --workers" in said
+    assert "workers died again and again" in said and "fewer --workers" in said
     assert "Traceback" not in said
     assert whole_shards(tmp_path / "push")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_it_at_once_without_a_traceback(
-    tmp_path: Path, running: Callable[..., subprocess.Popen[str]]
+    tmp_path: Path, running: Callable[..., subprocess.Popen[str]], workers: int
 ) -> None:
-    process = running(options(tmp_path / "push", episodes=40))
+    process = running(options(tmp_path / "push", episodes=40, workers=workers))
     wait_until(lambda: shard_path(tmp_path / "push", 0).exists(), "the first shard")
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=150)
