@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
             "--planner scripted sees the true state, which no node of the graph is told: "
             "evaluate it without --ros"
         )
+    if args.ray is not None or args.workers != 1:
+        raise GraphError("the graph runs one episode at a time, in real time: leave out --workers and --ray")
     settings = graph_settings(args, check_request(args))
     enter_ros_environment()
     from jepa_arm_bringup.graph import Graph
