@@ -23,6 +23,9 @@ from sim.blocks import Block
 from sim.conditions import NOMINAL, Conditions
 from sim.errors import SimulationError
 
+# A client that Ctrl-C met in its making would complain of lacking this when it is deleted.
+BulletClient._client = -1
+
 PHYSICS_HZ = 240
 PHYSICS_STEP_NS = 1_000_000_000 // PHYSICS_HZ
 # Bullet's own 0.1 leaves the arm 40 ms behind its setpoints; a real position servo is stiffer than that.
