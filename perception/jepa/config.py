@@ -28,7 +28,7 @@ class TrainConfig(BaseModel):
     together: int = Field(
         default=8, ge=2, validate_default=True, description="windows of one session in a batch"
     )
-    steps: int = Field(default=3500, ge=1, description="steps of the world model")
+    steps: int = Field(default=4500, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     tool_weight: float = 1.0

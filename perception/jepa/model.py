@@ -119,7 +119,7 @@ class Energy(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, latent_dim: int, max_steps: int, width: int = 256) -> None:
+    def __init__(self, latent_dim: int, max_steps: int, width: int = 512) -> None:
         super().__init__()
         self.layers = _mlp(3 * latent_dim, max_steps + 2, width, hidden=3)
         elsewhere = torch.tensor([ELSEWHERE_FACTOR * max_steps])

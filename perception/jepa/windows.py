@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.dataset import DatasetInfo, Episodes
+from perception.jepa.augmentation import augment
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,17 @@ class Windows:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
 
-        Each run of `together` windows is from one session. Of the whole batch only `share` is taken.
+        Each run of `together` windows is from one session, its pictures augmented alike. Of the whole batch
+        only `share`, whole runs, is taken.
         """
         rng = np.random.default_rng([seed, step])
         session = rng.integers(len(self.frames) // self.session, size=batch // together).repeat(together)
         episode = session * self.session + rng.integers(self.session, size=batch)
         start = rng.integers(self.starts, size=batch)
-        return self.take(episode[share], start[share])
+        changes = rng.integers(2**62, size=batch // together).repeat(together)
+        frames, tool, actions = self.take(episode[share], start[share])
+        changed = augment(frames.numpy(), together, changes[share][::together])
+        return torch.from_numpy(changed), tool, actions
 
     def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """The windows that begin at recorded step `start` (B,) of `episode` (B,)."""
