@@ -45,8 +45,10 @@ def info() -> DatasetInfo:
         camera={"width": 128, "position": [1.05, 0.0, 0.62]},
         seed=3,
         steps=3,
+        session=1,
         episodes=2,
         episodes_per_shard=2,
+        session=1,
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.jepa.losses import sigreg, steps_to_go_loss, straightening
+from perception.jepa.losses import sigreg, sigreg_within, steps_to_go_loss, straightening
 from perception.jepa.model import ELSEWHERE_FACTOR, Energy
 
 MAX_STEPS, ELSEWHERE = 20, 21
@@ -41,6 +41,15 @@ def test_sigreg_pulls_a_collapsed_batch_apart() -> None:
     assert latents.grad is not None
     spread = (latents - 10 * latents.grad).std()
     assert spread > 1.5 * latents.std()
+
+
+def test_what_tells_sessions_apart_does_not_keep_latents_from_having_collapsed() -> None:
+    """Latents that only say which session they are of are spread as wide as one could wish."""
+    of_session = normal(0, 64, 1, 8).expand(-1, 8, -1).flatten(0, 1)
+    generator = torch.Generator().manual_seed(1)
+    assert measure(of_session) < 40.0 < 200.0 < sigreg_within(of_session, 8, generator).item()
+    moving = normal(1, 512, 8)
+    assert sigreg_within(moving + 5 * of_session, 8, generator).item() < 4.0
 
 
 @given(seeds, st.integers(3, 9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,19 +39,22 @@ def numbered_episodes() -> Episodes:
 IDENTITY = Normaliser(*(np.full(3, value, np.float32) for value in (0, 1, 0, STEPS)))
 
 
-@given(seeds, steps, st.integers(1, 4), st.integers(2, 10))
+windows_taken = st.lists(st.tuples(st.integers(0, EPISODES - 1), st.integers(0, 9)), min_size=1, max_size=7)
+
+
+@given(windows_taken, st.integers(1, 4), st.integers(2, 10))
 @settings(deadline=None, max_examples=60)
 def test_frames_tool_and_actions_of_a_window_line_up(
-    info: DatasetInfo, seed: int, step: int, block: int, length: int
+    info: DatasetInfo, begun: list[tuple[int, int]], block: int, length: int
 ) -> None:
-    windows = Windows(info, numbered_episodes(), block, length, IDENTITY)
-    frames, tool, actions = (part.numpy() for part in windows.sample(seed, step, batch=7))
-    assert frames.shape == (7, length, 4, 4, 3) and tool.shape == (7, length, 3)
-    assert actions.shape == (7, length - 1, block * 2)
+    windows, count = Windows(info, numbered_episodes(), block, length, IDENTITY), len(begun)
+    episodes, starts = np.array(begun).T
+    frames, tool, actions = (part.numpy() for part in windows.take(episodes, starts))
+    assert frames.shape == (count, length, 4, 4, 3) and tool.shape == (count, length, 3)
+    assert actions.shape == (count, length - 1, block * 2)
     shown = frames[:, :, 0, 0].astype(int)
     np.testing.assert_array_equal(tool, shown)
-    for window, taken in zip(shown, actions.reshape(7, -1, 2)):
-        episode, start = window[0, :2]
+    for episode, start, window, taken in zip(episodes, starts, shown, actions.reshape(count, -1, 2)):
         np.testing.assert_array_equal(window[:, 0], episode)
         np.testing.assert_array_equal(window[:, 1], start + block * np.arange(length))
         np.testing.assert_allclose(taken[:, 0], episode, atol=1e-5)
@@ -59,21 +63,38 @@ def test_frames_tool_and_actions_of_a_window_line_up(
 
 def test_windows_begin_anywhere_from_the_first_step_to_the_last_that_fits(info: DatasetInfo) -> None:
     windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
-    frames, _, _ = windows.sample(0, 0, batch=4000)
-    starts = frames[:, 0, 0, 0, 1].numpy()
-    assert set(starts) == set(range(STEPS - 12 + 1))
-    assert frames[:, -1, 0, 0, 1].max() == STEPS
-    assert set(frames[:, 0, 0, 0, 0].numpy()) == set(range(EPISODES))
+    tool = windows.sample(0, 0, batch=4000, together=2)[1].numpy()
+    assert set(tool[:, 0, 1]) == set(range(STEPS - 12 + 1))
+    assert tool[:, -1, 1].max() == STEPS
+    assert set(tool[:, 0, 0]) == set(range(EPISODES))
+
+
+def test_windows_that_go_together_are_of_one_session_and_of_several_of_its_episodes(
+    info: DatasetInfo,
+) -> None:
+    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    episodes = windows.sample(0, 0, batch=4000, together=4)[1].numpy()[:, 0, 0].reshape(-1, 4)
+    sessions = episodes // info.session
+    np.testing.assert_array_equal(sessions, sessions[:, :1].repeat(4, 1))
+    assert set(sessions[:, 0]) == set(range(EPISODES // info.session))
+    assert (episodes != episodes[:, :1]).any()
 
 
 def test_a_batch_depends_on_seed_and_step_alone(info: DatasetInfo) -> None:
+    def sample(seed: int, step: int) -> tuple[torch.Tensor, ...]:
+        return Windows(info, numbered_episodes(), 2, 7, IDENTITY).sample(seed, step, 16, 4)
+
+    first, again = sample(5, 17), sample(5, 17)
+    assert all(a.equal(b) for a, b in zip(first, again))
+    for other in (sample(5, 18), sample(6, 17)):
+        assert not any(a.equal(b) for a, b in zip(first, other))
+
+
+def test_a_share_of_a_batch_is_what_the_whole_has_there(info: DatasetInfo) -> None:
     windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
-    first = windows.sample(5, 17, 16)[0].clone()
-    windows.sample(5, 18, 16)
-    again = Windows(info, numbered_episodes(), 2, 7, IDENTITY).sample(5, 17, 16)[0]
-    assert first.equal(again)
-    assert not first.equal(windows.sample(5, 18, 16)[0])
-    assert not first.equal(windows.sample(6, 17, 16)[0])
+    whole = windows.sample(5, 17, 16, 4)
+    share = windows.sample(5, 17, 16, 4, slice(8, 16))
+    assert all(part.equal(all_of_it[8:16]) for part, all_of_it in zip(share, whole))
 
 
 def pairs(info: DatasetInfo, block: int) -> GoalPairs:
@@ -114,7 +135,8 @@ def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
     now, goal, label = (part.numpy() for part in pairs(info, 2).energy_batch(0, 0, 20_000))
     elsewhere = label == ELSEWHERE
     assert elsewhere.mean() == pytest.approx(GoalPairs.ELSEWHERE_SHARE, abs=0.01)
-    assert (goal[elsewhere, 0] != now[elsewhere, 0]).mean() == pytest.approx(1 - 1 / EPISODES, abs=0.03)
+    np.testing.assert_array_equal(goal[elsewhere, 0] // info.session, now[elsewhere, 0] // info.session)
+    assert (goal[elsewhere, 0] != now[elsewhere, 0]).mean() == pytest.approx(1 - 1 / info.session, abs=0.03)
     assert set(goal[elsewhere, 1]) == set(range(STEPS + 1))
 
 
