@@ -18,7 +18,7 @@ from sim.tasks import Episode, Task, script_to
 
 @dataclass(frozen=True)
 class Choice:
-    """An action (A,) metres, with the plan's energy, its time and what was dropped, what surprise asks for."""
+    """An action (A,) metres, with its plan's energy, time and what was dropped, what surprise asks for."""
 
     action: NDArray[np.float64]
     energy: float = 0.0

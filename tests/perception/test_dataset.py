@@ -48,7 +48,6 @@ def info() -> DatasetInfo:
         session=1,
         episodes=2,
         episodes_per_shard=2,
-        session=1,
     )
 
 

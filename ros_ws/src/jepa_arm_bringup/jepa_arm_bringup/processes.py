@@ -87,7 +87,13 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="planner_node",
         restart="always",
-        parameters={"bundle": "bundle", "robot": "robot", "planner": "planner", "budget_ms": "budget_ms", "seed": "seed"},
+        parameters={
+            "bundle": "bundle",
+            "robot": "robot",
+            "planner": "planner",
+            "budget_ms": "budget_ms",
+            "seed": "seed",
+        },
     ),
     # A guard that died has to be looked into before it guards again.
     Process(

@@ -21,8 +21,10 @@ WATCH_PERIOD_S = 0.2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="push", choices=TASKS, help="what the scene is for")
-    parser.add_argument("--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)")
-    parser.add_argument("--planner", default="mode2", help="hold, random, mode1, cem, mode2, icem, mppi or gradient")
+    parser.add_argument(
+        "--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)"
+    )
+    parser.add_argument("--planner", default="mode2", help="a planner by name, as for eval (default: mode2)")
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
