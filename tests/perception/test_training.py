@@ -183,7 +183,7 @@ def test_settings_come_from_the_file_and_overrides_win(tmp_path: Path) -> None:
 def test_the_command_refuses_a_bad_setting_before_it_touches_anything(
     tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "bad.yaml").write_text("colour: red\nsteps: 1\nhead_steps: 1\nbatch: 2\nhead_batch: 2\n")
+    (tmp_path / "bad.yaml").write_text("colour: red\nsteps: 1\nhead_steps: 1\n")
     command = ["train", "--data", tiny_dataset, "--out", tmp_path / "run", "--config", tmp_path / "bad.yaml"]
     assert cli.main([str(word) for word in command]) == 2
     error = capsys.readouterr().err
@@ -218,7 +218,7 @@ def test_too_few_episodes_are_refused(
     make_dataset: Callable[..., DatasetInfo], config: TrainConfig, tmp_path: Path
 ) -> None:
     make_dataset(tmp_path / "data", episodes=3)
-    with pytest.raises(TrainingError, match="3 episodes are too few"):
+    with pytest.raises(TrainingError, match="3 episodes in sessions of 2 are too few"):
         Trainer.begin(tmp_path / "data", tmp_path / "run", config)
 
 

@@ -130,11 +130,11 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
 
 
 def test_the_bundle_of_an_arm_with_a_gripper_knows_its_opening(
-    make_dataset: Callable[..., Any], tmp_path: Path
+    make_dataset: Callable[..., Any], tiny_state: dict[str, Any], tmp_path: Path
 ) -> None:
     axes = ("x", "y", "z", "gripper")
     make_dataset(tmp_path / "data", task="pick-place", robot="panda_hand", axes=axes, fixed={}, image_size=16)
-    settings = {"latent_dim": 8, "max_steps": 5, "batch": 2, "steps": 1, "head_batch": 2, "head_steps": 1}
+    settings = {**tiny_state["config"], "latent_dim": 8, "max_steps": 5, "steps": 1, "head_steps": 1}
     trainer = Trainer.begin(tmp_path / "data", tmp_path / "run", TrainConfig(**settings))
     trainer.train_world_model()
     trainer.train_heads()

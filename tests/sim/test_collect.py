@@ -147,7 +147,19 @@ def test_play_with_a_gripper_is_recorded_with_its_opening_and_the_cube_s_place_a
     cube = episodes.object[:, 0]
     assert (np.abs(cube[:, 3]) <= task.object_yaw).all() and cube[:, 3].all()
     assert (cube[:, :2] >= task.object_low).all() and (cube[:, :2] <= task.object_high).all()
-    assert np.ptp(cube[:, 2]) > 0, "cubes differ in size"
+
+
+def test_the_scene_is_the_same_within_a_session_and_differs_between_them(
+    tmp_path: Path, short_play: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim.collect, "EPISODES_PER_SESSION", 3)
+    assert cli.main(options(tmp_path / "data", episodes=6)) == 0
+    info, episodes = load_dataset(tmp_path / "data")
+    assert info.session == 3 and info.episodes_per_shard == 2, "a session goes on in the next shard"
+    heights = episodes.object[:, 0, 2]  # half of the cube's size
+    np.testing.assert_allclose(heights, np.repeat(heights[[0, 3]], 3), atol=1e-6)
+    assert abs(heights[0] - heights[3]) > 1e-4
+    assert len({place.tobytes() for place in episodes.object[:, 0, :2]}) == 6, "but no episode twice"
 
 
 def test_a_robot_without_a_gripper_is_refused_for_pick_place_before_anything_is_written(

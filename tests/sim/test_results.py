@@ -105,9 +105,9 @@ def test_there_is_no_interval_without_trials(successes: int, trials: int) -> Non
 
 def test_the_summary_counts_what_happened() -> None:
     results = [
-        EpisodeResult(0, 0.1, 50, True, True, [0.09, 0.01], [0.0, 0.0], [10.0, 20.0]),
-        EpisodeResult(1, 0.1, 50, True, False, [0.02, 0.04], [0.0, 0.0], [30.0, 40.0]),
-        EpisodeResult(2, 0.1, 50, False, False, [0.08], [0.0], [50.0]),
+        EpisodeResult(0, 0.1, 50, True, True, [0.09, 0.01], plan_ms=[10.0, 20.0]),
+        EpisodeResult(1, 0.1, 50, True, False, [0.02, 0.04], plan_ms=[30.0, 40.0]),
+        EpisodeResult(2, 0.1, 50, False, False, [0.08], plan_ms=[50.0]),
         EpisodeResult(3, 0.1, 50),
     ]
     summary = summarise(results)
@@ -129,4 +129,3 @@ def test_the_summary_tells_stops_by_surprise_from_others() -> None:
     reasons = ("surprise", "", "tracking", "")
     results = [EpisodeResult(0, 0.12, 50, stopped_for=reason) for reason in reasons]
     assert summarise(results)["stopped_by_surprise"] == 0.25
-

@@ -80,4 +80,4 @@ def test_the_command_measures_every_anomaly_against_nominal(tiny_bundle: Path, t
 def test_anomalies_are_not_injected_over_ros(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = f"eval --task push --anomaly lights-off --ros --bundle {tiny_bundle}"
     assert cli.main(command.split()) == 2
-    assert "anomalies are injected in lockstep only: leave out --ros" in capsys.readouterr().err
+    assert "anomalies and suites run in lockstep only: leave out --ros" in capsys.readouterr().err
