@@ -130,7 +130,7 @@ def test_the_work_of_a_plan_is_counted_by_the_rows_that_go_through_each_graph(bu
     each = plans.flops_per_row(bundle)
     assert plans.count_work(bundle, planner, scene) == (1, each["proposal"] + each["energy"])
     dim = bundle.info.latent_dim
-    first_layer, between, last_layer = 2 * 3 * dim * 256, 2 * 2 * 256 * 256, 2 * 256 * 22
+    first_layer, between, last_layer = 2 * 3 * dim * 512, 2 * 2 * 512 * 512, 2 * 512 * 22
     assert each["energy"] == first_layer + between + last_layer
     planner.plan(scene.observation)
     assert plans.count_work(bundle, planner, scene)[1] == each["proposal"] + each["energy"], "and not twice"
@@ -149,7 +149,9 @@ def test_the_reference_has_the_published_size_and_is_compared_with_our_plans(
     figures = report["reference"]
     assert figures["parameters"] == pytest.approx(10.8e6, rel=0.01)
     median_ms = report["timings"]["plan mode2 near"]["median_ms"]
-    assert figures["times_ours"] == {"plan mode2 near": round(figures["plan_s"] * 1e3 / median_ms)}
+    assert list(figures["times_ours"]) == ["plan mode2 near"]
+    times = figures["plan_s"] * 1e3 / median_ms  # both figures are rounded
+    assert figures["times_ours"]["plan mode2 near"] == pytest.approx(times, rel=0.05)
     assert 0 < figures["iteration_s"] < figures["plan_s"]
     assert "times faster" in capsys.readouterr().out
 
