@@ -19,6 +19,7 @@ NAMES = ("sim", "encoder", "planner", "gate")
 class Safety:
     state: int = 1
     reason: str = ""
+    caution: int = 0
 
 
 @pytest.fixture
