@@ -156,7 +156,7 @@ class SafetyGate:
             )
         try:
             target = read_command(command, self.robot)
-            check_velocity(self._shortest_way(target.positions) / target.duration_s, self.robot)
+            check_velocity(self._way_to(target.positions) / target.duration_s, self.robot)
         except CommandFault as fault:
             return self._refuse_and_stop(fault.reason, fault.text)
         if not self._motion.target_is_inside(target.positions, self._q):
@@ -306,15 +306,18 @@ class SafetyGate:
         lifetime = min(lifetime, self.config.command_timeout_s)
         return self._clock - self._arrived <= lifetime + CLOCK_ROUNDING_S
 
-    def _shortest_way(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From the reference or from where the joint is measured, whichever is nearer to `target`.
+    def _way_to(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far each joint has to go from its reference to `target`.
 
-        A gripper that is closed on something is measured behind its reference for as long as it holds it.
+        A gripper that is closed on something is measured behind its reference for as long as it holds it, and
+        its commands begin there: it alone may count from where it is measured.
         """
         assert self._q is not None
-        from_reference, from_measured = target - self._q, target - self._measured
-        nearer = np.abs(from_reference) <= np.abs(from_measured)
-        return np.where(nearer, from_reference, from_measured)
+        way = target - self._q
+        if self.robot.gripper is not None:
+            from_measured = float(target[-1] - self._measured[-1])
+            way[-1] = min(float(way[-1]), from_measured, key=abs)
+        return way
 
     def _has_settled(self) -> bool:
         """Whether the measured joints are those of an arm at rest, to be held from now on.
