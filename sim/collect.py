@@ -16,7 +16,7 @@ EXAMPLE = "jepa-arm collect --task push --out data/panda-push"
 
 EPISODES_PER_SHARD = 24
 # Enough of them to tell what moves from what merely differs between sessions; so few that there are many.
-EPISODES_PER_SESSION = 8
+EPISODES_PER_SESSION = 4
 IMAGE_SIZE = 64
 
 

@@ -25,6 +25,7 @@ LATENCY_S = 0.05
 
 PLAY_FACTOR = 1.25
 PLAY_SHARE = 0.6
+NOMINAL_SHARE = 0.2
 TEXTURE_SHARE = 0.5
 
 Vector3 = tuple[float, float, float]
@@ -121,7 +122,9 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, factor: float = 1.0)
 
 
 def randomised(rng: np.random.Generator) -> Conditions:
-    """For play: each group differs in `PLAY_SHARE` of the sessions."""
+    """For play: each group differs in `PLAY_SHARE` of the sessions, but for those in the cell as it is meant."""
+    if rng.random() < NOMINAL_SHARE:
+        return NOMINAL
     names = tuple(name for name in GROUPS if rng.random() < PLAY_SHARE)
     return drawn(names, rng, PLAY_FACTOR)
 

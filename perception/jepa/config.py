@@ -28,17 +28,25 @@ class TrainConfig(BaseModel):
     together: int = Field(
         default=8, ge=2, validate_default=True, description="windows of one session in a batch"
     )
-    steps: int = Field(default=4500, ge=1, description="steps of the world model")
+    steps: int = Field(default=4000, ge=1, description="steps of the world model")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     tool_weight: float = 1.0
     sigreg_weight: float = 0.02
     straightening_weight: float = 0.02
     inverse_weight: float = 0.3
+    reflex_weight: float = 0.5
+    time_to_go_weight: float = 0.1
 
     head_steps: int = Field(default=6000, ge=1, description="steps of proposal and energy on frozen latents")
     head_batch: int = Field(default=1024, ge=2)
     head_learning_rate: float = Field(default=1e-3, gt=0)
+    head_views: int = Field(default=3, ge=1, description="of each frame: as recorded, the others augmented")
+    advantage_temperature: float = Field(
+        default=0.5,
+        gt=0,
+        description="model steps; the reflex learns most from quick ways to its goal",
+    )
 
     monitor_every: int = Field(
         default=250, ge=1, description="steps between readings of the collapse monitors"

@@ -10,11 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from perception.jepa.distributed import mean_of_processes, world_size
-from perception.jepa.model import Encoder, InverseDynamics, Predictor
+from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.windows import Sample
 
 SIGREG_PROJECTIONS = 128
 SIGREG_KNOTS = 17
 SIGREG_RANGE = 3.0
+# In temperatures: the weights of actions differ by e⁴ at most.
+LARGEST_ADVANTAGE = 2.0
 
 
 class Terms(NamedTuple):
@@ -25,6 +28,18 @@ class Terms(NamedTuple):
     sigreg: Tensor
     straightening: Tensor
     inverse: Tensor
+    reflex: Tensor
+    time_to_go: Tensor
+
+
+class Models(NamedTuple):
+    """What is trained together: the world model, and what reads its latents."""
+
+    encoder: Encoder
+    predictor: Predictor
+    inverse: InverseDynamics
+    proposal: Proposal
+    energy: Energy
 
 
 def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,26 +80,38 @@ def straightening(latents: Tensor) -> Tensor:
 
 
 def world_model_terms(
-    encoder: Encoder,
-    predictor: Predictor,
-    inverse: InverseDynamics,
-    frames: Tensor,
-    tool: Tensor,
-    actions: Tensor,
-    horizon: int,
-    together: int,
-    generator: torch.Generator,
+    models: Models, sample: Sample, horizon: int, together: int, generator: torch.Generator
 ) -> Terms:
-    """The loss terms of windows: frames uint8 (B, T, S, S, 3), tool (B, T, P), actions (B, T−1, A).
-
-    Each run of `together` windows is from one session.
+    """The loss terms of windows, each run of `together` of which is from one session.
 
     From every step that has a predecessor and `horizon` successors the predictor runs open loop; its
-    predictions are compared with the encoder's latents of those later frames, both sides learning.
+    predictions are compared with the encoder's latents of those later frames, both sides learning. From every
+    step reflex and time-to-go are asked for the window's hindsight goals: what they need to know of a picture
+    the encoder learns to tell.
     """
-    batch, length = frames.shape[:2]
-    latents = encoder(frames.flatten(0, 1)).float().unflatten(0, (batch, length))
-    starts = range(1, length - horizon)
+    batch, length = sample.frames.shape[:2]
+    pictures = torch.cat([sample.frames, sample.goals], dim=1)
+    encoded = models.encoder(pictures.flatten(0, 1)).float().unflatten(0, (batch, -1))
+    latents, goals = encoded[:, :length], encoded[:, length:]
+    prediction, tool_error = _open_loop(models.predictor, latents, sample.tool, sample.actions, horizon)
+    guessed = models.inverse(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)).float()
+    reflex, time_to_go = _goal_terms(models, latents, goals, sample, together)
+    return Terms(
+        prediction=prediction,
+        tool=tool_error,
+        sigreg=torch.stack([sigreg_within(latents[:, t], together, generator) for t in range(length)]).mean(),
+        straightening=straightening(latents),
+        inverse=functional.mse_loss(guessed, sample.actions.flatten(0, 1)),
+        reflex=reflex,
+        time_to_go=time_to_go,
+    )
+
+
+def _open_loop(
+    predictor: Predictor, latents: Tensor, tool: Tensor, actions: Tensor, horizon: int
+) -> tuple[Tensor, Tensor]:
+    """Mean squared errors of latents (B, L, D) and tool (B, L, P), predicted up to `horizon` steps ahead."""
+    starts = range(1, latents.shape[1] - horizon)
     previous = torch.cat([latents[:, t - 1] for t in starts])
     current = torch.cat([latents[:, t] for t in starts])
     position = torch.cat([tool[:, t] for t in starts])
@@ -94,22 +121,60 @@ def world_model_terms(
         following, position = predictor(current, previous, position, action)
         following, position = following.float(), position.float()
         previous, current = current, following
-        prediction = prediction + functional.mse_loss(
-            current, torch.cat([latents[:, t + k + 1] for t in starts])
-        )
+        later = [latents[:, t + k + 1] for t in starts]
+        prediction = prediction + functional.mse_loss(current, torch.cat(later))
         tool_error = tool_error + functional.mse_loss(
             position, torch.cat([tool[:, t + k + 1] for t in starts])
         )
-    guessed = inverse(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)).float()
-    return Terms(
-        prediction=prediction / horizon,
-        tool=tool_error / horizon,
-        sigreg=torch.stack([sigreg_within(latents[:, t], together, generator) for t in range(length)]).mean(),
-        straightening=straightening(latents),
-        inverse=functional.mse_loss(guessed, actions.flatten(0, 1)),
+    return prediction / horizon, tool_error / horizon
+
+
+def _goal_terms(
+    models: Models, latents: Tensor, goals: Tensor, sample: Sample, together: int
+) -> tuple[Tensor, Tensor]:
+    """Errors of reflex and time-to-go from latents (B, L, D) to goals (B, G, D) of the same episodes.
+
+    The first goal of the next window in the run is of another episode: from here, elsewhere.
+    """
+    count, max_steps = goals.shape[1], models.energy.max_steps
+    now = latents[:, :-1, None].expand(-1, -1, count, -1)
+    goal = goals[:, None].expand_as(now)
+    left = sample.steps_left[:, :-1]
+    later = (left >= 0) & (left <= max_steps)
+    others = goals[:, 0].unflatten(0, (-1, together)).roll(1, dims=1).flatten(0, 1)
+    logits = models.energy(torch.cat([now[later], latents[:, 0]]), torch.cat([goal[later], others])).float()
+    elsewhere = torch.full((len(others),), max_steps + 1)
+    time_to_go = _mean_over_processes(
+        functional.cross_entropy(logits, torch.cat([left[later], elsewhere]), reduction="none")
     )
+    moving = later & (left > 0)
+    proposed = models.proposal(now[moving], goal[moving], left[moving].float()[:, None]).float()
+    taken = sample.actions[:, :, None].expand(-1, -1, count, -1)[moving]
+    return _mean_over_processes(reflex_misses(proposed, taken)), time_to_go
+
+
+def _mean_over_processes(errors: Tensor) -> Tensor:
+    """The mean of errors (N,), of which each process has another number."""
+    count = torch.tensor(float(len(errors)), dtype=errors.dtype)
+    return errors.sum() / mean_of_processes(count)
+
+
+def reflex_misses(proposed: Tensor, taken: Tensor) -> Tensor:
+    """How far proposed actions (N, block·A) are from those taken (N, block·A), in −1…1: (N,)."""
+    return functional.smooth_l1_loss(proposed, taken, beta=0.1, reduction="none").mean(1)
 
 
 def steps_to_go_loss(logits: Tensor, steps: Tensor) -> Tensor:
     """Cross-entropy of time-to-go logits (N, max_steps + 2) against true steps int64 (N,)."""
     return functional.cross_entropy(logits, steps)
+
+
+def advantage_weights(before: Tensor, after: Tensor, temperature: float) -> Tensor:
+    """Weights (N,) of mean 1 for actions: the more, the nearer to the quickest way to the goal they are.
+
+    `before` and `after` (N,) are steps to go. What wanders, waits or is noise counts exponentially less, as
+    in advantage-weighted regression (Peng et al. 2019).
+    """
+    advantage = before - after - 1.0
+    weights = torch.exp((advantage / temperature).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE))
+    return weights / mean_of_processes(weights.mean())

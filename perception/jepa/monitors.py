@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from perception.dataset import Episodes
+from perception.jepa.augmentation import augment
 from perception.jepa.model import Encoder, Predictor
 from perception.jepa.windows import Windows
 from perception.surprise import SCORES, Experience, Yardstick, calibrate, experience_of
@@ -50,6 +51,20 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
         for i in range(0, len(flat), ENCODE_BATCH)
     ]
     return np.concatenate(parts).reshape(*frames.shape[:2], -1)
+
+
+def encode_views(
+    encoder: Encoder, frames: NDArray[np.uint8], session: int, views: int
+) -> NDArray[np.float32]:
+    """Latents (views·E, T, D) of frames (E, T, S, S, 3): as they are, then augmented session by session."""
+    latents = [encode_all(encoder, frames)]
+    for view in range(1, views):
+        changed = np.empty_like(frames)
+        for first in range(0, len(frames), session):
+            part = frames[first : first + session]
+            changed[first : first + session] = augment(part, len(part), np.array([first * views + view]))
+        latents.append(encode_all(encoder, changed))
+    return np.concatenate(latents)
 
 
 def calibrate_surprise(

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
-from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from perception.dataset import DatasetInfo, Episodes, load_dataset
@@ -28,9 +27,15 @@ from perception.jepa.distributed import (
     share_batch_statistics,
     share_of,
 )
-from perception.jepa.losses import steps_to_go_loss, world_model_terms
+from perception.jepa.losses import (
+    Models,
+    advantage_weights,
+    reflex_misses,
+    steps_to_go_loss,
+    world_model_terms,
+)
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
-from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_all, read_health
+from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_views, read_health
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 
 CHECKPOINT = "checkpoint.pt"
@@ -72,7 +77,7 @@ class Trainer:
         self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps)
         self.energy = Energy(config.latent_dim, config.max_steps)
         self.world_model_optimiser = self._optimiser(
-            [self.encoder, self.predictor, self.inverse], config.learning_rate
+            [self.encoder, self.predictor, self.inverse, self.proposal, self.energy], config.learning_rate
         )
         self.head_optimiser = self._optimiser([self.proposal, self.energy], config.head_learning_rate)
         self.world_model_step = self.head_step = 0
@@ -92,7 +97,7 @@ class Trainer:
         return trainer
 
     def train_world_model(self) -> None:
-        """Phase one: encoder and predictor together, on windows of the training episodes."""
+        """Phase one: all models together, on windows of the training episodes and hindsight goals."""
         config = self.config
         windows = self._windows(self.training, config.window)
         watch = self._windows(self.held_out, OPEN_LOOP_STEPS + 2)
@@ -102,28 +107,21 @@ class Trainer:
             config.sigreg_weight,
             config.straightening_weight,
             config.inverse_weight,
+            config.reflex_weight,
+            config.time_to_go_weight,
         )
+        models = Models(self.encoder, self.predictor, self.inverse, self.proposal, self.energy)
         with self._progress("world model", config.steps, self.world_model_step) as report:
             for step in range(self.world_model_step, config.steps):
                 started = time.monotonic()
                 self._set_training(True)
                 _anneal(self.world_model_optimiser, config.learning_rate, step, config.steps)
-                frames, tool, actions = windows.sample(
+                sample = windows.sample(
                     config.seed, step, config.batch, config.together, share_of(config.batch)
                 )
                 generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
-                    terms = world_model_terms(
-                        self.encoder,
-                        self.predictor,
-                        self.inverse,
-                        frames,
-                        tool,
-                        actions,
-                        config.horizon,
-                        config.together,
-                        generator,
-                    )
+                    terms = world_model_terms(models, sample, config.horizon, config.together, generator)
                 loss = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
                 means = mean_of_processes(torch.stack(terms).detach())
                 self._descend(self.world_model_optimiser, loss, "world model", step)
@@ -145,15 +143,15 @@ class Trainer:
                     self.save()
 
     def train_heads(self) -> None:
-        """Phase two: Mode-1 proposal and time-to-go energy, on the frozen encoder's latents."""
+        """Phase two: Mode-1 proposal and time-to-go energy go on, on the frozen encoder's latents."""
         config = self.config
         if self.head_step >= config.head_steps:
             return
         self._set_training(False)
-        _say(f"encoding {self.training.frames.shape[0] * self.training.frames.shape[1]} frames")
+        _say(f"encoding {config.head_views * self.training.frames[:, :, 0, 0, 0].size} frames")
         pairs = GoalPairs(
             self.info,
-            encode_all(self.encoder, self.training.frames),
+            encode_views(self.encoder, self.training.frames, self.info.session, config.head_views),
             self.training.actions,
             config.block,
             config.max_steps,
@@ -163,13 +161,16 @@ class Trainer:
             for step in range(self.head_step, config.head_steps):
                 started = time.monotonic()
                 _anneal(self.head_optimiser, config.head_learning_rate, step, config.head_steps)
-                latent, goal, steps, action = (
+                latent, goal, steps, action, following = (
                     part[share] for part in pairs.proposal_batch(config.seed, step, config.head_batch)
                 )
                 with torch.autocast("cpu", dtype=torch.bfloat16):
-                    reflex = functional.smooth_l1_loss(
-                        self.proposal(latent, goal, steps).float(), action, beta=0.1
-                    )
+                    with torch.no_grad():
+                        before = self.energy.steps_to_go(latent, goal)
+                        after = self.energy.steps_to_go(following, goal)
+                        weights = advantage_weights(before, after, config.advantage_temperature)
+                    proposed = self.proposal(latent, goal, steps).float()
+                    reflex = (weights * reflex_misses(proposed, action)).mean()
                     latent, goal, label = (
                         part[share] for part in pairs.energy_batch(config.seed, step, config.head_batch)
                     )
@@ -248,7 +249,8 @@ class Trainer:
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.config.weight_decay)
 
     def _windows(self, episodes: Episodes, length: int) -> Windows:
-        return Windows(self.info, episodes, self.config.block, length, self.normaliser)
+        config = self.config
+        return Windows(self.info, episodes, config.block, length, config.max_steps, self.normaliser)
 
     def _set_training(self, training: bool) -> None:
         for model in (self.encoder, self.predictor, self.inverse):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,12 @@ from torch import Tensor
 
 from perception.dataset import DatasetInfo, Episodes
 from perception.jepa.augmentation import augment
+
+# Hindsight goals of each window: more make a step dearer without teaching much more.
+GOALS = 1
+# Half of the goals are this near: that is where a plan is decided, however far the model can see.
+NEAR_STEPS = 12
+NEAR_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,34 +42,67 @@ class Normaliser:
         return (tool - self.mean) / self.std
 
 
+class Sample(NamedTuple):
+    """A batch of windows of L model steps, with goals G that were seen later in their episodes.
+
+    `frames` uint8 (B, L, S, S, 3), `tool` (B, L, P), `actions` blocks (B, L−1, block·A), `goals` uint8
+    (B, G, S, S, 3), `steps_left` int64 (B, L, G) from each frame to each goal, negative where it came before.
+    """
+
+    frames: Tensor
+    tool: Tensor
+    actions: Tensor
+    goals: Tensor
+    steps_left: Tensor
+
+
 class Windows:
     """Windows of `length` model steps, `block` recorded actions each, from the training episodes."""
 
     def __init__(
-        self, info: DatasetInfo, episodes: Episodes, block: int, length: int, normaliser: Normaliser
+        self,
+        info: DatasetInfo,
+        episodes: Episodes,
+        block: int,
+        length: int,
+        max_steps: int,
+        normaliser: Normaliser,
     ) -> None:
         self.frames = episodes.frames
         self.block, self.length, self.session = block, length, info.session
+        self.max_steps = max_steps
         self.tool, self.tool_std = normaliser(episodes.tool), normaliser.std
         self.actions = episodes.actions / np.float32(info.action_limit_m)
         self.starts = info.steps - block * (length - 1) + 1
 
-    def sample(
-        self, seed: int, step: int, batch: int, together: int, share: slice = slice(None)
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
+    def sample(self, seed: int, step: int, batch: int, together: int, share: slice = slice(None)) -> Sample:
+        """`batch` windows; each run of `together` is from one session, its pictures augmented alike.
 
-        Each run of `together` windows is from one session, its pictures augmented alike. Of the whole batch
-        only `share`, whole runs, is taken.
+        Neighbours in a run are of different episodes. Of the whole batch only `share`, whole runs, is taken.
         """
         rng = np.random.default_rng([seed, step])
-        session = rng.integers(len(self.frames) // self.session, size=batch // together).repeat(together)
-        episode = session * self.session + rng.integers(self.session, size=batch)
+        runs = batch // together
+        session = rng.integers(len(self.frames) // self.session, size=runs).repeat(together)
+        turn = rng.integers(self.session, size=runs).repeat(together) + np.tile(np.arange(together), runs)
+        episode = session * self.session + turn % self.session
         start = rng.integers(self.starts, size=batch)
-        changes = rng.integers(2**62, size=batch // together).repeat(together)
-        frames, tool, actions = self.take(episode[share], start[share])
-        changed = augment(frames.numpy(), together, changes[share][::together])
-        return torch.from_numpy(changed), tool, actions
+        goal_at = self._goals(rng, start)
+        changes = rng.integers(2**62, size=runs).repeat(together)[share][::together]
+        episode, start, goal_at = episode[share], start[share], goal_at[share]
+        frames, tool, actions = self.take(episode, start)
+        pictures = np.concatenate([frames.numpy(), self.frames[episode[:, None], goal_at]], axis=1)
+        changed = torch.from_numpy(augment(pictures, together, changes))
+        at = start[:, None] + self.block * np.arange(self.length)
+        steps_left = torch.from_numpy((goal_at[:, None] - at[:, :, None]) // self.block)
+        return Sample(changed[:, : self.length], tool, actions, changed[:, self.length :], steps_left)
+
+    def _goals(self, rng: np.random.Generator, start: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Recorded steps (B, GOALS) of later pictures of the episodes, whole model steps away."""
+        now = start[:, None] + self.block * rng.integers(self.length - 1, size=(len(start), GOALS))
+        near = min(NEAR_STEPS, self.max_steps)
+        furthest = np.where(rng.random(now.shape) < NEAR_SHARE, near, self.max_steps)
+        seen = np.minimum(furthest, (self.frames.shape[1] - 1 - now) // self.block)
+        return now + self.block * (1 + (rng.random(now.shape) * seen).astype(np.int64))
 
     def take(self, episode: NDArray[np.int64], start: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """The windows that begin at recorded step `start` (B,) of `episode` (B,)."""
@@ -80,9 +120,6 @@ class GoalPairs:
     """Hindsight goals for the heads: a latent, a later latent of the same episode, the actions in between."""
 
     ELSEWHERE_SHARE = 0.2
-    # Half of the pairs are this near: that is where a plan is decided, however far the model can see.
-    NEAR_STEPS = 12
-    NEAR_SHARE = 0.5
 
     def __init__(
         self,
@@ -92,15 +129,18 @@ class GoalPairs:
         block: int,
         max_steps: int,
     ) -> None:
-        """`latents` (E, T+1, D) and `actions` (E, T, A) metres, of the training episodes."""
+        """`latents` (V·E, T+1, D), of V views of the episodes one after the other; `actions` (E, T, A) m."""
         self.latents = latents
         self.block = block
         self.max_steps = max_steps
-        self.actions = actions / np.float32(info.action_limit_m)
+        views = len(latents) // len(actions)
+        self.actions = np.tile(actions / np.float32(info.action_limit_m), (views, 1, 1))
         self.steps, self.session = info.steps, info.session
 
-    def proposal_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """z (B, D), z_goal (B, D), steps left (B, 1), the action block taken (B, block·A)."""
+    def proposal_batch(
+        self, seed: int, step: int, batch: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """z (B, D), z_goal (B, D), steps left (B, 1), the block taken (B, block·A), z after it (B, D)."""
         rng = np.random.default_rng([seed, step, 1])
         episode, now, steps = self._pairs(rng, batch, least=1)
         every = now[:, None] + np.arange(self.block)
@@ -110,6 +150,7 @@ class GoalPairs:
             torch.from_numpy(self.latents[episode, now + self.block * steps]),
             torch.from_numpy(steps.astype(np.float32)[:, None]),
             torch.from_numpy(np.ascontiguousarray(actions)),
+            torch.from_numpy(self.latents[episode, now + self.block]),
         )
 
     def energy_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,8 +164,9 @@ class GoalPairs:
         elsewhere = rng.random(batch) < self.ELSEWHERE_SHARE
         count = int(elsewhere.sum())
         # Of the same session: another camera or light alone must not tell that a goal is elsewhere.
-        others = rng.integers(self.session, size=count)
-        goal_episode[elsewhere] = episode[elsewhere] // self.session * self.session + others
+        place = episode[elsewhere] % self.session
+        others = (place + rng.integers(1, max(self.session, 2), size=count)) % self.session
+        goal_episode[elsewhere] = episode[elsewhere] - place + others
         goal_at[elsewhere] = rng.integers(self.steps + 1, size=count)
         label = np.where(elsewhere, self.max_steps + 1, steps)
         return (
@@ -136,8 +178,8 @@ class GoalPairs:
     def _pairs(
         self, rng: np.random.Generator, batch: int, least: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        near = min(self.NEAR_STEPS, self.max_steps)
-        furthest = np.where(rng.random(batch) < self.NEAR_SHARE, near, self.max_steps)
+        near = min(NEAR_STEPS, self.max_steps)
+        furthest = np.where(rng.random(batch) < NEAR_SHARE, near, self.max_steps)
         steps = rng.integers(least, furthest + 1)
         now = (rng.random(batch) * (self.steps - self.block * np.maximum(steps, 1) + 1)).astype(np.int64)
         return rng.integers(len(self.latents), size=batch), now, steps

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from perception.jepa.losses import sigreg, sigreg_within, steps_to_go_loss, straightening
-from perception.jepa.model import ELSEWHERE_FACTOR, Energy
+from perception.jepa.losses import (
+    Models,
+    advantage_weights,
+    sigreg,
+    sigreg_within,
+    steps_to_go_loss,
+    straightening,
+    world_model_terms,
+)
+from perception.jepa.model import ELSEWHERE_FACTOR, Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.windows import GOALS, Sample
 
 MAX_STEPS, ELSEWHERE = 20, 21
 seeds = st.integers(0, 2**31 - 1)
@@ -99,3 +112,78 @@ def test_steps_to_go_are_those_of_the_only_likely_class_with_elsewhere_beyond_th
 def test_steps_to_go_are_optimistic_where_several_classes_are_likely() -> None:
     for near, far in ((0, 9), (3, 15), (5, ELSEWHERE)):
         assert near < steps_to_go(near, far) < near + 1.0
+
+
+BATCH, LENGTH, TOGETHER = 8, 5, 4
+
+
+def numbered_sample() -> Sample:
+    """Pictures whose first two pixels' red are episode and model step; each action is its step."""
+    rng = np.random.default_rng(0)
+    start = torch.from_numpy(rng.integers(0, 10, BATCH))
+    now = start[:, None] + torch.arange(LENGTH)
+    goal = start[:, None] + torch.from_numpy(rng.integers(1, 40, (BATCH, GOALS)))
+
+    def pictures(steps: torch.Tensor) -> torch.Tensor:
+        shown = torch.zeros(*steps.shape, 16, 16, 3, dtype=torch.uint8)
+        shown[..., 0, 0, 0] = torch.arange(BATCH, dtype=torch.uint8)[:, None]
+        shown[..., 0, 1, 0] = steps.to(torch.uint8)
+        return shown
+
+    actions = now[:, :-1, None].expand(-1, -1, 4).float()
+    left = goal[:, None] - now[:, :, None]
+    return Sample(pictures(now), torch.zeros(BATCH, LENGTH, 3), actions, pictures(goal), left)
+
+
+class Reader(torch.nn.Module):
+    """An encoder that reads (episode, step) off numbered pictures."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image[:, 0, :2, 0].float()
+
+
+class Knowing(torch.nn.Module):
+    """As energy it is certain of the true steps to go, as proposal it knows what was done."""
+
+    max_steps = MAX_STEPS
+
+    def forward(self, latent: torch.Tensor, goal: torch.Tensor, *left: torch.Tensor) -> torch.Tensor:
+        if left:
+            assert left[0].equal((goal - latent)[:, 1:])
+            return latent[:, 1:].expand(-1, 4)
+        steps = (goal - latent)[:, 1].long()
+        elsewhere = goal[:, 0] != latent[:, 0]
+        assert (steps[~elsewhere] >= 0).all() and (steps[~elsewhere] <= MAX_STEPS).all()
+        return 50.0 * functional.one_hot(steps.where(~elsewhere, ELSEWHERE), MAX_STEPS + 2)
+
+
+def test_reflex_and_time_to_go_are_asked_for_what_was_done_on_the_way_to_each_goal() -> None:
+    models = Models(Reader(), Predictor(2, 3, 4), InverseDynamics(2, 4), Knowing(), Knowing())  # type: ignore[arg-type]
+    terms = world_model_terms(models, numbered_sample(), 2, TOGETHER, torch.Generator().manual_seed(0))
+    assert terms.reflex.item() == terms.time_to_go.item() == 0.0
+
+
+@pytest.mark.parametrize("term", ["reflex", "time_to_go"])
+def test_what_reflex_and_time_to_go_need_the_encoder_learns_to_tell(term: str) -> None:
+    encoder = Encoder(16, 8)
+    models = Models(
+        encoder,
+        Predictor(8, 3, 4),
+        InverseDynamics(8, 4),
+        Proposal(8, 4, MAX_STEPS),
+        Energy(8, MAX_STEPS),
+    )
+    terms = world_model_terms(models, numbered_sample(), 2, TOGETHER, torch.Generator().manual_seed(0))
+    getattr(terms, term).backward()
+    first = next(encoder.parameters())
+    assert first.grad is not None and first.grad.abs().sum() > 0
+
+
+def test_the_quickest_ways_weigh_most_and_the_mean_weight_is_one() -> None:
+    before = torch.full((4,), 10.0)
+    after = torch.tensor([9.0, 9.25, 9.5, 30.0])
+    weights = advantage_weights(before, after, temperature=0.5)
+    assert weights.mean().item() == pytest.approx(1.0)
+    assert (weights[:-1] > weights[1:]).all()
+    assert (weights[0] / weights[2]).item() == pytest.approx(math.e, rel=1e-4)
+    assert (weights[0] / weights[3]).item() == pytest.approx(math.e**2, rel=1e-4), "and none is ruled out"

@@ -57,7 +57,7 @@ def held_out(tiny_dataset: Any) -> tuple[DatasetInfo, Episodes]:
 
 def read(encoder: nn.Module, held_out: tuple[DatasetInfo, Episodes]) -> Health:
     info, episodes = held_out
-    windows = Windows(info, episodes, BLOCK, OPEN_LOOP_STEPS + 2, Normaliser.fit(episodes.tool))
+    windows = Windows(info, episodes, BLOCK, OPEN_LOOP_STEPS + 2, 20, Normaliser.fit(episodes.tool))
     return read_health(encoder, StandsStill(), windows, episodes)  # type: ignore[arg-type]
 
 
@@ -106,7 +106,7 @@ def test_surprise_is_calibrated_on_whole_held_out_episodes(
     held_out: tuple[DatasetInfo, Episodes],
 ) -> None:
     info, episodes = held_out
-    windows = Windows(info, episodes, BLOCK, 3, Normaliser.fit(episodes.tool))
+    windows = Windows(info, episodes, BLOCK, 3, 20, Normaliser.fit(episodes.tool))
     found = calibrate_surprise(Thumbnail(), StandsStill(), windows, windows)  # type: ignore[arg-type]
     assert found["episodes"] == len(episodes)
     levels = found["levels"]

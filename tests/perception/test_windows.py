@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.dataset import DatasetInfo, Episodes
-from perception.jepa.windows import GoalPairs, Normaliser, Windows
+from perception.jepa.windows import (
+    GOALS,
+    NEAR_SHARE,
+    NEAR_STEPS,
+    GoalPairs,
+    Normaliser,
+    Sample,
+    Windows,
+)
 
 EPISODES, STEPS, LIMIT_M = 6, 45, 0.02
 MAX_STEPS, ELSEWHERE = 20, 21
@@ -47,7 +56,7 @@ windows_taken = st.lists(st.tuples(st.integers(0, EPISODES - 1), st.integers(0, 
 def test_frames_tool_and_actions_of_a_window_line_up(
     info: DatasetInfo, begun: list[tuple[int, int]], block: int, length: int
 ) -> None:
-    windows, count = Windows(info, numbered_episodes(), block, length, IDENTITY), len(begun)
+    windows, count = Windows(info, numbered_episodes(), block, length, MAX_STEPS, IDENTITY), len(begun)
     episodes, starts = np.array(begun).T
     frames, tool, actions = (part.numpy() for part in windows.take(episodes, starts))
     assert frames.shape == (count, length, 4, 4, 3) and tool.shape == (count, length, 3)
@@ -62,7 +71,7 @@ def test_frames_tool_and_actions_of_a_window_line_up(
 
 
 def test_windows_begin_anywhere_from_the_first_step_to_the_last_that_fits(info: DatasetInfo) -> None:
-    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    windows = Windows(info, numbered_episodes(), 2, 7, MAX_STEPS, IDENTITY)
     tool = windows.sample(0, 0, batch=4000, together=2)[1].numpy()
     assert set(tool[:, 0, 1]) == set(range(STEPS - 12 + 1))
     assert tool[:, -1, 1].max() == STEPS
@@ -72,17 +81,35 @@ def test_windows_begin_anywhere_from_the_first_step_to_the_last_that_fits(info: 
 def test_windows_that_go_together_are_of_one_session_and_of_several_of_its_episodes(
     info: DatasetInfo,
 ) -> None:
-    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    windows = Windows(info, numbered_episodes(), 2, 7, MAX_STEPS, IDENTITY)
     episodes = windows.sample(0, 0, batch=4000, together=4)[1].numpy()[:, 0, 0].reshape(-1, 4)
     sessions = episodes // info.session
     np.testing.assert_array_equal(sessions, sessions[:, :1].repeat(4, 1))
     assert set(sessions[:, 0]) == set(range(EPISODES // info.session))
-    assert (episodes != episodes[:, :1]).any()
+    assert (episodes[:, 1:] != episodes[:, :-1]).all(), "neighbours are of different episodes"
+
+
+@given(seeds, steps, st.integers(1, 2))
+@settings(deadline=None, max_examples=60)
+def test_the_goals_of_a_window_come_later_in_its_episode_as_many_steps_as_it_says(
+    info: DatasetInfo, seed: int, step: int, block: int
+) -> None:
+    windows = Windows(info, numbered_episodes(), block, 7, MAX_STEPS, IDENTITY)
+    with mock.patch("perception.jepa.windows.augment", lambda pictures, *_: pictures):
+        sample = windows.sample(seed, step, 64, 4)
+    shown, goals = sample.frames[:, :, 0, 0].int(), sample.goals[:, :, 0, 0].int()
+    assert goals.shape == (64, GOALS, 3) and sample.steps_left.shape == (64, 7, GOALS)
+    left = sample.steps_left
+    assert (goals[:, None, :, 0] == shown[:, :, None, 0]).all()
+    assert (goals[:, None, :, 1] == shown[:, :, None, 1] + block * left).all()
+    # At least one frame that has actions after it is asked for each goal.
+    asked = (left[:, :-1] >= 1) & (left[:, :-1] <= MAX_STEPS)
+    assert asked.any(1).all()
 
 
 def test_a_batch_depends_on_seed_and_step_alone(info: DatasetInfo) -> None:
-    def sample(seed: int, step: int) -> tuple[torch.Tensor, ...]:
-        return Windows(info, numbered_episodes(), 2, 7, IDENTITY).sample(seed, step, 16, 4)
+    def sample(seed: int, step: int) -> Sample:
+        return Windows(info, numbered_episodes(), 2, 7, MAX_STEPS, IDENTITY).sample(seed, step, 16, 4)
 
     first, again = sample(5, 17), sample(5, 17)
     assert all(a.equal(b) for a, b in zip(first, again))
@@ -91,7 +118,7 @@ def test_a_batch_depends_on_seed_and_step_alone(info: DatasetInfo) -> None:
 
 
 def test_a_share_of_a_batch_is_what_the_whole_has_there(info: DatasetInfo) -> None:
-    windows = Windows(info, numbered_episodes(), 2, 7, IDENTITY)
+    windows = Windows(info, numbered_episodes(), 2, 7, MAX_STEPS, IDENTITY)
     whole = windows.sample(5, 17, 16, 4)
     share = windows.sample(5, 17, 16, 4, slice(8, 16))
     assert all(part.equal(all_of_it[8:16]) for part, all_of_it in zip(share, whole))
@@ -108,11 +135,13 @@ def pairs(info: DatasetInfo, block: int) -> GoalPairs:
 def test_the_proposal_learns_the_actions_that_led_to_its_goal(
     info: DatasetInfo, seed: int, step: int, block: int
 ) -> None:
-    now, goal, left, actions = (part.numpy() for part in pairs(info, block).proposal_batch(seed, step, 64))
+    batch = pairs(info, block).proposal_batch(seed, step, 64)
+    now, goal, left, actions, following = (part.numpy() for part in batch)
     assert left.shape == (64, 1) and actions.shape == (64, block * 2)
     assert 1 <= left.min() and left.max() <= MAX_STEPS
     np.testing.assert_array_equal(goal[:, 0], now[:, 0])
     np.testing.assert_array_equal(goal[:, 1], now[:, 1] + block * left[:, 0])
+    np.testing.assert_array_equal(following, now + [0, block])
     for i, taken in enumerate(actions.reshape(64, block, 2).swapaxes(0, 1)):
         np.testing.assert_allclose(taken[:, 0], now[:, 0], atol=1e-5)
         np.testing.assert_allclose(taken[:, 1], now[:, 1] + i, rtol=1e-5)
@@ -136,7 +165,7 @@ def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
     elsewhere = label == ELSEWHERE
     assert elsewhere.mean() == pytest.approx(GoalPairs.ELSEWHERE_SHARE, abs=0.01)
     np.testing.assert_array_equal(goal[elsewhere, 0] // info.session, now[elsewhere, 0] // info.session)
-    assert (goal[elsewhere, 0] != now[elsewhere, 0]).mean() == pytest.approx(1 - 1 / info.session, abs=0.03)
+    assert (goal[elsewhere, 0] != now[elsewhere, 0]).all()
     assert set(goal[elsewhere, 1]) == set(range(STEPS + 1))
 
 
@@ -146,10 +175,10 @@ def test_half_of_the_goals_are_near_and_the_rest_spread_over_all_that_the_model_
     label = pairs(info, 2).energy_batch(0, 0, 50_000)[2].numpy()
     label = label[label != ELSEWHERE]
     shares = np.bincount(label, minlength=MAX_STEPS + 1) / len(label)
-    far = (1 - GoalPairs.NEAR_SHARE) / (MAX_STEPS + 1)
-    near = far + GoalPairs.NEAR_SHARE / (GoalPairs.NEAR_STEPS + 1)
-    np.testing.assert_allclose(shares[: GoalPairs.NEAR_STEPS + 1], near, atol=0.006)
-    np.testing.assert_allclose(shares[GoalPairs.NEAR_STEPS + 1 :], far, atol=0.006)
+    far = (1 - NEAR_SHARE) / (MAX_STEPS + 1)
+    near = far + NEAR_SHARE / (NEAR_STEPS + 1)
+    np.testing.assert_allclose(shares[: NEAR_STEPS + 1], near, atol=0.006)
+    np.testing.assert_allclose(shares[NEAR_STEPS + 1 :], far, atol=0.006)
 
 
 @pytest.mark.parametrize("furthest", [1, 5])
