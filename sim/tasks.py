@@ -58,7 +58,7 @@ class Task:
     turns_count: bool = False
     max_demonstration_steps: int = 60
     play_steps: int = 100
-    play_episodes: int = 1600
+    play_episodes: int = 2016
 
     @property
     def action_dim(self) -> int:
@@ -138,7 +138,7 @@ TASKS = {
         goal_distance_m=(0.08, 0.25),
         max_demonstration_steps=90,
         play_steps=120,
-        play_episodes=1400,
+        play_episodes=1152,
     ),
 }
 TRAINED = tuple(task.name for task in TASKS.values() if task.trained_as == task.name)
