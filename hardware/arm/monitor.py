@@ -1,0 +1,142 @@
+"""Is the arm still well? Readings in, a fault out. No bus and no thread in here.
+
+    monitor = Monitor(config)
+    verdict = monitor.judge(readings, goals, now_s)
+
+What a fault is, and what the user is told to do about it, is one table (`FAULTS`); `docs/arms.md` has it in
+words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hardware.arm.config import ArmConfig, ServoConfig
+from hardware.arm.servo_bus import Reading
+
+SUPPLY_TOLERANCE = 0.2  # a supply that sags by more than this share of what it was at connect is a fault
+# A reading further from the last than the joint can have moved is a jump.
+JUMP_SPEED_SHARE, JUMP_MARGIN_RAD = 2.0, 0.06
+BLOCKED_ERROR_RAD, BLOCKED_SPEED_SHARE = 0.1, 0.05
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """`after_s` is how long the condition must last: a motor that starts draws a peak."""
+
+    what: str
+    mend: str
+    after_s: float = 0.0
+
+
+FAULTS: dict[str, FaultKind] = {
+    "port_gone": FaultKind("the serial port is gone", "plug the USB cable in again, then recover"),
+    "servo_lost": FaultKind("does not answer", "check its cable and the power supply, then recover"),
+    "servo_reset": FaultKind(
+        "has restarted and lost its torque", "the supply broke down: use a stronger one, then recover"
+    ),
+    "position_jump": FaultKind(
+        "measures a position that the joint cannot have moved to",
+        "look whether its horn or gear slipped, then run `jepa-arm calibrate arm`",
+    ),
+    "overload": FaultKind("says that it is overloaded", "free the joint, power it off and on, then recover"),
+    "overcurrent": FaultKind("draws too much current", "free the joint, then recover", 0.2),
+    "overheated": FaultKind("is too hot", "let it cool down, and lighten its load, then recover", 0.05),
+    "voltage": FaultKind("has a wrong supply voltage", "check the power supply, then recover", 0.05),
+    "encoder": FaultKind("says that its encoder fails", "replace it"),
+    "electrical shock": FaultKind("says that its motor is short of power", "check the power supply"),
+    "blocked": FaultKind("does not follow", "free the joint, then recover", 0.25),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why the arm has been stopped. `servo_id` is 0 and `joint` empty for what concerns all."""
+
+    kind: str
+    servo_id: int
+    joint: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        who = f"servo {self.servo_id} ({self.joint}) " if self.servo_id else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{who}{FAULTS[self.kind].what}{detail}: {FAULTS[self.kind].mend}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`trusted` says whether the readings may be taken as the arm's state; `fault` whether it must stop."""
+
+    trusted: bool
+    fault: Fault | None = None
+
+
+class Monitor:
+    def __init__(self, config: ArmConfig) -> None:
+        self._servos = {servo.id: servo for servo in config.servos}
+        self._last: dict[int, float] = {}  # joint positions, rad
+        self._last_s = 0.0
+        self._supply_v: dict[int, float] = {}
+        self._since: dict[tuple[str, int], float] = {}
+        self._jumped = False
+
+    def judge(
+        self, readings: Mapping[int, Reading], goals: Mapping[int, float], now_s: float
+    ) -> Verdict:
+        """Judge one reading of every servo, taken at `now_s` on a steady clock; `goals` are in rad."""
+        for servo_id, reading in readings.items():
+            servo = self._servos[servo_id]
+            for kind, holds, detail in self._conditions(servo, reading, goals.get(servo_id)):
+                if self._lasts(kind, servo_id, holds, now_s):
+                    return Verdict(False, Fault(kind, servo_id, servo.joint, detail))
+        return self._judge_motion(readings, now_s)
+
+    def _conditions(
+        self, servo: ServoConfig, reading: Reading, goal: float | None
+    ) -> list[tuple[str, bool, str]]:
+        """(kind, whether it holds now, detail), the most telling first."""
+        supply_v = self._supply_v.setdefault(servo.id, reading.voltage_v)
+        sags = abs(reading.voltage_v - supply_v) > SUPPLY_TOLERANCE * supply_v
+        hot = reading.temperature_c > servo.max_temperature_c
+        conditions = [
+            ("overheated", hot or "overheated" in reading.alarms, f"{reading.temperature_c:.0f} °C"),
+            ("voltage", sags or "voltage" in reading.alarms, f"{reading.voltage_v:.1f} V"),
+            (
+                "overcurrent",
+                reading.current_ma > servo.max_current_ma or "overcurrent" in reading.alarms,
+                f"{reading.current_ma:.0f} mA",
+            ),
+        ]
+        conditions += [(kind, kind in reading.alarms, "") for kind in ("overload", "encoder", "electrical shock")]
+        # A servo that gave up its torque for an alarm is told as that alarm.
+        conditions.append(("servo_reset", not reading.torque and not reading.alarms, ""))
+        if goal is not None:
+            behind = abs(goal - servo.position(reading.ticks))
+            speed = abs(reading.ticks_s / servo.ticks_per_rad)
+            blocked = behind > BLOCKED_ERROR_RAD and speed < BLOCKED_SPEED_SHARE * servo.velocity
+            conditions.append(("blocked", blocked, f"{behind:.2f} rad behind"))
+        return conditions
+
+    def _lasts(self, kind: str, servo_id: int, holds: bool, now_s: float) -> bool:
+        if not holds:
+            self._since.pop((kind, servo_id), None)
+            return False
+        return now_s - self._since.setdefault((kind, servo_id), now_s) >= FAULTS[kind].after_s
+
+    def _judge_motion(self, readings: Mapping[int, Reading], now_s: float) -> Verdict:
+        """One impossible position is a bad reading, to be left out; two in a row are a fault."""
+        positions = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
+        for servo_id, position in positions.items():
+            servo = self._servos[servo_id]
+            possible = JUMP_MARGIN_RAD + JUMP_SPEED_SHARE * servo.velocity * (now_s - self._last_s)
+            way = position - self._last.get(servo_id, position)
+            if abs(way) <= possible:
+                continue
+            if self._jumped:
+                return Verdict(False, Fault("position_jump", servo_id, servo.joint, f"by {way:+.2f} rad"))
+            self._jumped = True
+            return Verdict(False)
+        self._last, self._last_s, self._jumped = positions, now_s, False
+        return Verdict(True)

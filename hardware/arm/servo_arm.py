@@ -1,0 +1,360 @@
+"""An arm of bus servos behind the `Arm` contract.
+
+    arm = ServoArm(load_arm_config("so101-feetech"), port="/dev/ttyACM0")
+
+A thread reads every servo at `rate_hz` and judges what it reads; `command` sends goals at once. The servos
+are stopped when commands cease, when a servo or the port is lost, and for every fault of `monitor.FAULTS`.
+A fault is kept: `state` and `command` raise it until the arm is connected again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardware.arm.config import ArmConfig, ServoConfig
+from hardware.arm.contract import JointCommand, JointState
+from hardware.arm.monitor import Fault, Monitor
+from hardware.arm.servo_bus import BusError, Goal, PortGone, Reading, ServoBus, make_bus
+from hardware.errors import ArmError
+
+# A servo's own watchdog waits longer than ours, so that ours, which brakes gently, comes first.
+SERVO_WATCHDOG_SHARE = 1.5
+# How far outside its limits a joint may be found: a little past them is an arm at rest on its stops, more is a
+# wrong calibration.
+CONNECT_TOLERANCE_RAD = 0.2
+# A stop is written again with every reading for so long: nothing acknowledges a sync write.
+REPEAT_STOP_S = 0.3
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One trusted reading of every servo. `read_at_s` is on the steady clock, `stamp_ns` is time.time_ns()."""
+
+    readings: Mapping[int, Reading]
+    read_at_s: float
+    stamp_ns: int
+
+
+class ServoArm:
+    def __init__(self, config: ArmConfig, port: str = "") -> None:
+        self.config = config
+        self.port = port or config.port
+        self._servos = {servo.id: servo for servo in config.servos}
+        self._by_joint = {servo.joint: servo for servo in config.servos}
+        self._bus: ServoBus = make_bus(config.bus, {servo.id: servo.model for servo in config.servos})
+        self._bus_lock = threading.RLock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._monitor = Monitor(self.config)
+        self._snapshot: Snapshot | None = None
+        self._fault: Fault | None = None
+        self._goals: dict[int, Goal] = {}
+        self._driving = False
+        self._commanded_at_s = self._stopped_at_s = 0.0
+        self._counts: Counter[str] = Counter()
+        self._mistrust = False
+
+    # The contract
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return self.config.joint_names
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the arm has been stopped, if it has."""
+        return self._fault
+
+    def connect(self) -> None:
+        """Open the port, check every servo, and hold the joints where they are. Raises `ArmError`.
+
+        Nothing moves. On an arm that is connected this starts anew, and so recovers from a fault.
+        """
+        self._end_thread()
+        self._bus.close()
+        self._reset()
+        self._bus.open(self.port, self.config.baud)
+        try:
+            self._check_servos()
+            self._take_hold()
+        except ArmError:
+            self._bus.close()
+            raise
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._run, name="servo-arm", daemon=True)
+        self._thread.start()
+
+    def state(self) -> JointState:
+        """The newest reading, never one older than `max_silence_s`. Raises `ArmError`."""
+        snapshot = self._fresh()
+        positions = [servo.position(snapshot.readings[servo.id].ticks) for servo in self.config.servos]
+        velocities = [snapshot.readings[s.id].ticks_s / s.ticks_per_rad for s in self.config.servos]
+        return JointState(self.joint_names, np.array(positions), np.array(velocities), snapshot.stamp_ns)
+
+    def command(self, command: JointCommand) -> JointCommand:
+        """Send the servos there, as fast as to arrive in `duration_s` at the joints' velocity at most.
+
+        Returns what was sent: kept within the joint limits and within `max_lead` of the measured joints, in
+        the servos' resolution, at rest at the end. Raises `ArmError`, and sends nothing, for a command that is
+        not finite or not of these joints, and on an arm that is stopped by a fault or silent.
+        """
+        targets = self._targets(command)
+        with self._bus_lock:
+            snapshot = self._fresh()
+            goals = {}
+            for servo in self.config.servos:
+                measured = servo.position(snapshot.readings[servo.id].ticks)
+                lead = self.config.max_lead
+                target = min(max(targets[servo.joint], measured - lead), measured + lead)
+                goals[servo.id] = self._goal(servo, target, measured, command.duration_s)
+            self._write(goals)
+            self._commanded_at_s, self._driving = time.monotonic(), True
+        sent = np.array([self._by_joint[name].position(goals[self._by_joint[name].id].ticks) for name in command.names])
+        return JointCommand(command.names, sent, np.zeros_like(sent), command.duration_s, command.stamp_ns)
+
+    def stop(self) -> None:
+        """Brake within the acceleration limits and hold. An arm that is not connected stays as it is."""
+        with self._bus_lock:
+            if self._thread is not None and self._fault is None:
+                self._brake()
+
+    def disconnect(self) -> None:
+        if self._thread is None:
+            return
+        self.stop()
+        self._end_thread()
+        try:
+            if self._fault is None and self.config.on_disconnect == "torque_off":
+                self._bus.set_torque(self.config.ids, False)
+            if self._fault is None:
+                self._bus.set_watchdog(self.config.ids, 0.0)
+        except ArmError as error:
+            LOG.warning("while disconnecting: %s", error)
+        self._bus.close()
+
+    def diagnostics(self) -> dict[str, str]:
+        """What a technician wants to see: faults, counts of bad transactions, and every servo's health."""
+        values = {"fault": "" if self._fault is None else str(self._fault)}
+        values.update({key: str(self._counts[key]) for key in ("reads", "bad_reads", "untrusted_reads", "stops")})
+        if self._snapshot is not None:
+            for servo in self.config.servos:
+                reading = self._snapshot.readings[servo.id]
+                values[f"{servo.joint} (servo {servo.id})"] = (
+                    f"{reading.temperature_c:.0f} °C, {reading.voltage_v:.1f} V, {reading.current_ma:.0f} mA"
+                )
+        return values
+
+    # Connecting
+
+    def _check_servos(self) -> None:
+        for servo in self.config.servos:
+            try:
+                model = self._bus.model_of(servo.id)
+            except BusError as error:
+                raise ArmError(
+                    f"{servo.label} does not answer on {self.port} at {self.config.baud} baud ({error}): check its "
+                    f"cable, the power supply and its id: `jepa-arm scan --bus {self.config.bus} --port {self.port}`"
+                ) from error
+            if model != self._bus.model_number(servo.model):
+                raise ArmError(
+                    f"{servo.label} says it is model {model}, not {servo.model} "
+                    f"({self._bus.model_number(servo.model)}): correct its model in the arm file"
+                )
+            self._bus.prepare(servo.id)
+
+    def _take_hold(self) -> None:
+        readings = self._bus.read(self.config.ids)
+        for servo in self.config.servos:
+            reading = readings[servo.id]
+            position = servo.position(reading.ticks)
+            outside = max(servo.lower - position, position - servo.upper)
+            if outside > CONNECT_TOLERANCE_RAD:
+                raise ArmError(
+                    f"{servo.label} is measured at {position:.2f} rad, outside {servo.lower:g} to {servo.upper:g}: "
+                    "move it inside by hand, or run `jepa-arm calibrate arm`"
+                )
+            if reading.alarms:
+                raise ArmError(str(Fault(_fault_kind(reading.alarms), servo.id, servo.joint, "found at connect")))
+        self._bus.set_watchdog(self.config.ids, 0.0)
+        here = {
+            servo.id: Goal(readings[servo.id].ticks, *self._pace(servo, servo.velocity))
+            for servo in self.config.servos
+        }
+        self._write(here)
+        self._bus.set_torque(self.config.ids, True)
+        self._write(here)  # where torque takes a goal of its own, and for what the first write may have missed
+        self._bus.set_watchdog(self.config.ids, SERVO_WATCHDOG_SHARE * self.config.command_timeout_s)
+        self._accept(self._bus.read(self.config.ids))
+
+    # The thread
+
+    def _run(self) -> None:
+        period_s = 1.0 / self.config.rate_hz
+        due_s = time.monotonic()
+        while not self._ending.is_set():
+            with self._bus_lock:
+                self._cycle()
+            due_s = max(due_s + period_s, time.monotonic() - period_s)
+            self._ending.wait(max(due_s - time.monotonic(), 0.0))
+
+    def _cycle(self) -> None:
+        if self._fault is not None:
+            return self._keep_stopped(self._fault)
+        now_s = time.monotonic()
+        if self._driving and now_s - self._commanded_at_s > self.config.command_timeout_s:
+            LOG.warning("commands ceased: the arm is stopped where it is")
+            self._brake()
+        try:
+            readings = self._bus.read(self.config.ids)
+        except PortGone as error:
+            return self._fail(Fault("port_gone", 0, "", str(error)))
+        except BusError as error:
+            return self._missed(error)
+        self._counts["reads"] += 1
+        if self._mistrust:
+            # After a failed transaction the first answer may be the late one of the request before.
+            self._mistrust = False
+            self._counts["untrusted_reads"] += 1
+            return
+        self._accept(readings)
+
+    def _accept(self, readings: Mapping[int, Reading]) -> None:
+        now_s = time.monotonic()
+        goals = {i: self._servos[i].position(goal.ticks) for i, goal in self._goals.items()} if self._driving else {}
+        verdict = self._monitor.judge(readings, goals, now_s)
+        if verdict.fault is not None:
+            self._fail(verdict.fault)
+        elif verdict.trusted:
+            self._snapshot = Snapshot(readings, now_s, time.time_ns())
+        else:
+            self._counts["untrusted_reads"] += 1
+
+    def _missed(self, error: BusError) -> None:
+        """A reading that failed is tried again in the next cycle, for as long as readings may be missing."""
+        self._counts["bad_reads"] += 1
+        self._mistrust = True
+        snapshot = self._snapshot
+        if snapshot is None or time.monotonic() - snapshot.read_at_s <= self.config.max_silence_s:
+            return
+        self._brake(without=error.servo_id)
+        lost = self._culprit(error.servo_id)
+        joint = self._servos[lost].joint if lost in self._servos else ""
+        self._fail(Fault("servo_lost", lost, joint, str(error)))
+
+    def _culprit(self, suspect: int) -> int:
+        """The servo that does not answer when it is asked alone, the suspect first."""
+        ids = [suspect, *(i for i in self.config.ids if i != suspect)]
+        return next((i for i in ids if i in self._servos and not self._answers(i)), suspect)
+
+    def _answers(self, servo_id: int) -> bool:
+        try:
+            return self._bus.ping(servo_id)
+        except ArmError:
+            return False
+
+    # Stopping
+
+    def _fail(self, fault: Fault) -> None:
+        self._fault, self._stopped_at_s = fault, time.monotonic()
+        self._counts["stops"] += 1
+        LOG.error("the arm is stopped: %s", fault)
+        self._let_go_or_brake(fault)
+
+    def _keep_stopped(self, fault: Fault) -> None:
+        if fault.kind != "port_gone" and time.monotonic() - self._stopped_at_s < REPEAT_STOP_S:
+            self._let_go_or_brake(fault, again=True)
+
+    def _let_go_or_brake(self, fault: Fault, again: bool = False) -> None:
+        """As the arm file says, every servo that listens; the one at fault is let go, not pushed."""
+        try:
+            if self.config.on_fault == "torque_off":
+                self._bus.set_torque([i for i in self.config.ids if i != fault.servo_id], False)
+            elif again:
+                self._bus.write_goals(self._goals)
+            else:
+                self._brake(without=fault.servo_id)
+        except ArmError as error:
+            LOG.error("while stopping: %s", error)
+
+    def _brake(self, without: int = 0) -> None:
+        """Send each servo to where it comes to rest when it brakes now, and forget what it was sent to."""
+        self._driving = False
+        readings = dict(self._snapshot.readings) if self._snapshot is not None else {}
+        try:
+            readings.update(self._bus.read([i for i in self.config.ids if i != without]))
+        except ArmError:
+            pass  # the last trusted reading serves: it is at most max_silence_s old
+        goals = {}
+        for servo_id, reading in readings.items():
+            if servo_id == without:
+                continue
+            servo = self._servos[servo_id]
+            position, velocity = servo.position(reading.ticks), reading.ticks_s / servo.ticks_per_rad
+            rest = position + math.copysign(velocity**2 / (2 * servo.acceleration), velocity)
+            lower, upper = min(servo.lower, position), max(servo.upper, position)
+            goals[servo_id] = Goal(servo.ticks(min(max(rest, lower), upper)), *self._pace(servo, servo.velocity))
+        try:
+            self._write(goals)
+        except PortGone as error:
+            if self._fault is None:
+                self._fail(Fault("port_gone", 0, "", str(error)))
+
+    # How
+
+    def _fresh(self) -> Snapshot:
+        if self._thread is None:
+            raise ArmError("the arm is not connected")
+        if self._fault is not None:
+            raise ArmError(f"the arm is stopped: {self._fault}")
+        snapshot = self._snapshot
+        age_s = math.inf if snapshot is None else time.monotonic() - snapshot.read_at_s
+        if snapshot is None or age_s > self.config.max_silence_s:
+            raise ArmError(f"no reading of the servos for {age_s:.3f} s")
+        return snapshot
+
+    def _targets(self, command: JointCommand) -> dict[str, float]:
+        """Joint → where to, within its limits."""
+        if sorted(command.names) != sorted(self.joint_names):
+            raise ArmError(f"command for {', '.join(command.names)}; this arm has {', '.join(self.joint_names)}")
+        positions: NDArray[np.float64] = np.asarray(command.positions, dtype=np.float64)
+        if positions.shape != (len(command.names),) or not np.isfinite(positions).all():
+            raise ArmError(f"command positions {positions}: one finite position for each joint is needed")
+        if not math.isfinite(command.duration_s) or command.duration_s <= 0.0:
+            raise ArmError(f"command duration {command.duration_s} s: it must be finite and positive")
+        limits = {name: self._by_joint[name] for name in command.names}
+        return {n: min(max(float(q), limits[n].lower), limits[n].upper) for n, q in zip(command.names, positions)}
+
+    def _goal(self, servo: ServoConfig, target: float, measured: float, duration_s: float) -> Goal:
+        speed = min(abs(target - measured) / duration_s, servo.velocity)
+        return Goal(servo.ticks(target), *self._pace(servo, speed))
+
+    def _pace(self, servo: ServoConfig, speed: float) -> tuple[float, float]:
+        ticks_per_rad = abs(servo.ticks_per_rad)
+        return speed * ticks_per_rad, servo.acceleration * ticks_per_rad
+
+    def _write(self, goals: dict[int, Goal]) -> None:
+        self._bus.write_goals(goals)
+        self._goals.update(goals)
+
+    def _end_thread(self) -> None:
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+def _fault_kind(alarms: tuple[str, ...]) -> str:
+    return alarms[0]
