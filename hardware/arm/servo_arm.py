@@ -33,6 +33,8 @@ SERVO_WATCHDOG_SHARE = 1.5
 CONNECT_TOLERANCE_RAD = 0.2
 # A stop is written again with every reading for so long: nothing acknowledges a sync write.
 REPEAT_STOP_S = 0.3
+# Servos that are not to be written to after their fault: one is gone, the other has forgotten its limits.
+LEFT_ALONE = ("servo_lost", "servo_reset")
 LOG = logging.getLogger(__name__)
 
 
@@ -260,10 +262,14 @@ class ServoArm:
         return next((i for i in ids if i in self._servos and not self._answers(i)), suspect)
 
     def _answers(self, servo_id: int) -> bool:
-        try:
-            return self._bus.ping(servo_id)
-        except ArmError:
-            return False
+        """Asked twice: the first answer may be lost in what comes late of another servo."""
+        for _ in range(2):
+            try:
+                if self._bus.ping(servo_id):
+                    return True
+            except ArmError:
+                continue
+        return False
 
     # Stopping
 
@@ -278,14 +284,15 @@ class ServoArm:
             self._let_go_or_brake(fault, again=True)
 
     def _let_go_or_brake(self, fault: Fault, again: bool = False) -> None:
-        """As the arm file says, every servo that listens; the one at fault is let go, not pushed."""
+        """As the arm file says, every servo that listens; the one at fault too, which then pushes no longer."""
+        without = fault.servo_id if fault.kind in LEFT_ALONE else 0
         try:
             if self.config.on_fault == "torque_off":
-                self._bus.set_torque([i for i in self.config.ids if i != fault.servo_id], False)
+                self._bus.set_torque([i for i in self.config.ids if i != without], False)
             elif again:
-                self._bus.write_goals(self._goals)
+                self._bus.write_goals({i: goal for i, goal in self._goals.items() if i != without})
             else:
-                self._brake(without=fault.servo_id)
+                self._brake(without)
         except ArmError as error:
             LOG.error("while stopping: %s", error)
 

@@ -119,27 +119,21 @@ class FakePort:
             return self._bus.servos
 
     def _serve(self) -> None:
-        while not self._closing.is_set():
-            readable, _, _ = select.select([self._master], [], [], IDLE_S)
+        pending: list[Reply] = []
+        while not self._bus.cable_pulled and not self._closing.is_set():
+            wait_s = IDLE_S if not pending else min(max(pending[0].due_s - self.now_s, 0.0), IDLE_S)
+            readable, _, _ = select.select([self._master], [], [], wait_s)
             with self._lock:
-                if readable:
-                    data = os.read(self._master, READ_SIZE)
-                    replies = self._bus.receive(data, self.now_s) if self._hears() else []
-                else:
-                    self._bus.advance(self.now_s)
-                    replies = []
-            if self._bus.cable_pulled:
-                break
-            self._send(replies)
+                if readable and self._hears():
+                    pending += self._bus.receive(os.read(self._master, READ_SIZE), self.now_s)
+                    pending.sort(key=lambda reply: reply.due_s)
+                elif readable:
+                    os.read(self._master, READ_SIZE)
+                self._bus.advance(self.now_s)
+            while pending and pending[0].due_s <= self.now_s:
+                os.write(self._master, pending.pop(0).data)
         os.close(self._slave)
         os.close(self._master)
-
-    def _send(self, replies: list[Reply]) -> None:
-        for reply in replies:
-            wait_s = reply.due_s - self.now_s
-            if wait_s > 0.0:
-                self._closing.wait(wait_s)
-            os.write(self._master, reply.data)
 
     def _hears(self) -> bool:
         """Whether the host's baud is the servos'."""

@@ -38,6 +38,18 @@ class Desk:
         names = self.config.joint_names
         return self.arm.command(JointCommand(names, positions, np.zeros(len(names)), duration_s, 0))
 
+    def drive_to(self, positions: np.ndarray) -> JointCommand:
+        """Command it at 100 Hz until the joints truly are there; the last of what was sent."""
+        sent: list[JointCommand] = []
+
+        def there() -> bool:
+            time.sleep(PERIOD_S)
+            sent[:] = [self.command(positions)]
+            return bool(np.abs(self.positions() - sent[0].positions).max() < 1e-6)
+
+        self.wait(there, "the joints are there")
+        return sent[0]
+
     def start_moving(self, speed: float = 1.0) -> None:
         """Turn all joints to and fro at `speed` rad/s, from now on; what is refused goes to `refusals`."""
         self._resting.clear()
