@@ -160,12 +160,31 @@ def load_arm_config(name_or_path: str | Path) -> ArmConfig:
         raise ArmError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
     except yaml.YAMLError as error:
         raise ArmError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    return checked_arm_config(content, str(path))
+
+
+def checked_arm_config(content: Any, where: str) -> ArmConfig:
+    """The arm that `content` describes. Raises `ArmError`, beginning with `where`, if it does not fit."""
     if not isinstance(content, dict):
-        raise ArmError(f"{path}: holds no arm; expected keys robot, bus, port, servos, ...")
+        raise ArmError(f"{where}: holds no arm; expected keys robot, bus, port, servos, ...")
     try:
         return ArmConfig.model_validate(content)
     except ValidationError as error:
-        raise ArmError(f"{path}: {_first_problem(error)}") from error
+        raise ArmError(f"{where}: {_first_problem(error)}") from error
+
+
+def write_arm_config(config: ArmConfig, path: Path, header: str) -> None:
+    """Write `config` to `path`, whole or not at all; `header` becomes its first line, a comment."""
+    content = config.model_dump()
+    servos = content.pop("servos")
+    lines = [f"# {header}", yaml.safe_dump(content, sort_keys=False).rstrip(), "servos:"]
+    lines += [
+        "  - " + yaml.safe_dump(servo, sort_keys=False, default_flow_style=True, width=10_000).strip()
+        for servo in servos
+    ]
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def arm_names() -> tuple[str, ...]:
@@ -173,15 +192,15 @@ def arm_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in ARMS_DIR.glob("*.yaml")))
 
 
-def named_arm(robot: str, bus: str) -> ArmConfig:
+def arm_file(robot: str, bus: str) -> Path:
     """The arm file of `robot` on `bus`; of the bus's only arm where no robot is named. Raises `ArmError`."""
-    names = [name for name in arm_names() if name.endswith(f"-{bus}") and name.startswith(robot)]
-    if f"{robot}-{bus}" in names:
-        return load_arm_config(f"{robot}-{bus}")
-    if robot or len(names) != 1:
+    names = [name for name in arm_names() if name.endswith(f"-{bus}") and robot in ("", name[: -len(bus) - 1])]
+    if len(names) != 1:
         known = ", ".join(arm_names())
-        raise ArmError(f"no arm file for robot {robot!r} on bus {bus}; there are {known}; write one beside them")
-    return load_arm_config(names[0])
+        raise ArmError(
+            f"no arm file for robot {robot!r} on bus {bus}; there are {known}; write one beside them in {ARMS_DIR}"
+        )
+    return ARMS_DIR / f"{names[0]}.yaml"
 
 
 def _arm_path(name_or_path: str | Path) -> Path:

@@ -49,7 +49,7 @@ class DynamixelBus(ServoBus):
             readings[servo_id] = Reading(
                 ticks=int.from_bytes(present[POSITION : POSITION + 4], "little", signed=True),
                 ticks_s=velocity * VELOCITY_UNIT,
-                current_ma=abs(current) * CURRENT_UNITS_MA[self._models[servo_id]],
+                current_ma=abs(current) * CURRENT_UNITS_MA[self.models[servo_id]],
                 voltage_v=word(present, VOLTAGE) / 10,
                 temperature_c=present[TEMPERATURE],
                 torque=state[0] == 1,
@@ -74,8 +74,9 @@ class DynamixelBus(ServoBus):
             for value in (0, steps) if steps else (0,):
                 self._call("write_register_with_error", servo_id, "bus_watchdog", value)
 
-    def model_number(self, model: str) -> int:
-        return MODEL_NUMBERS[model]
+    @staticmethod
+    def model_numbers() -> dict[str, int]:
+        return MODEL_NUMBERS
 
     def prepare(self, servo_id: int) -> None:
         if self._register(servo_id, "operating_mode") not in POSITION_MODES:
@@ -88,6 +89,9 @@ class DynamixelBus(ServoBus):
             )
         if not self._register(servo_id, "torque_enable") and self._register(servo_id, "return_delay_time"):
             self._call("write_register_with_error", servo_id, "return_delay_time", 0)
+
+    def centre_here(self, servo_id: int) -> None:
+        return  # a homing offset in position mode is at most a quarter turn: the horn has to sit right
 
     def write_range(self, servo_id: int, lower_ticks: int, upper_ticks: int) -> None:
         for name, ticks in (("min_position_limit", lower_ticks), ("max_position_limit", upper_ticks)):

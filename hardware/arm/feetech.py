@@ -21,6 +21,7 @@ CURRENT_UNIT_MA = 6.5
 ACCELERATION_UNIT = 100.0  # ticks/s²
 MAX_ACCELERATION, MAX_SPEED = 254, 32_767
 POSITION_MODE = 0
+CENTRE_HERE = 128  # as torque enable: "the present position is 2048"
 ALARMS = {1: "voltage", 2: "encoder", 4: "overheated", 8: "overcurrent", 32: "overload"}
 MODEL_NUMBERS = {"sts3215": 777}
 
@@ -59,12 +60,17 @@ class FeetechBus(ServoBus):
     def set_watchdog(self, ids: Sequence[int], timeout_s: float) -> None:
         return  # they have none
 
-    def model_number(self, model: str) -> int:
-        return MODEL_NUMBERS[model]
+    @staticmethod
+    def model_numbers() -> dict[str, int]:
+        return MODEL_NUMBERS
 
     def prepare(self, servo_id: int) -> None:
         if self._register(servo_id, "operating_mode") != POSITION_MODE:
             raise ArmError(f"servo {servo_id} is not in position mode: write 0 to its mode register (33)")
+
+    def centre_here(self, servo_id: int) -> None:
+        """The servo stores the offset itself; its ticks then run from 0 to 4095 around here."""
+        self._call("write_register_with_error", servo_id, "torque_enable", CENTRE_HERE)
 
     def write_range(self, servo_id: int, lower_ticks: int, upper_ticks: int) -> None:
         self._call("write_register_with_error", servo_id, "lock", 0)

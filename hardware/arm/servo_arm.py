@@ -170,10 +170,11 @@ class ServoArm:
                     f"{servo.label} does not answer on {self.port} at {self.config.baud} baud ({error}): check its "
                     f"cable, the power supply and its id: `jepa-arm scan --bus {self.config.bus} --port {self.port}`"
                 ) from error
-            if model != self._bus.model_number(servo.model):
+            expected = self._bus.model_numbers()[servo.model]
+            if model != expected:
                 raise ArmError(
-                    f"{servo.label} says it is model {model}, not {servo.model} "
-                    f"({self._bus.model_number(servo.model)}): correct its model in the arm file"
+                    f"{servo.label} says it is model {model}, not {servo.model} ({expected}): "
+                    "correct its model in the arm file"
                 )
             self._bus.prepare(servo.id)
 

@@ -69,7 +69,7 @@ class ServoBus(ABC):
     """Servos on one serial port. Every call raises `BusError` or `PortGone` when it fails."""
 
     def __init__(self, models: Mapping[int, str]) -> None:
-        self._models = dict(models)
+        self.models = dict(models)  # servo id → model name
         self._controller: Any = None
         self._quiet_at_s = 0.0
 
@@ -89,12 +89,18 @@ class ServoBus(ABC):
     def set_watchdog(self, ids: Sequence[int], timeout_s: float) -> None:
         """Let the servos stop themselves after so long without packets, where they can; 0 switches it off."""
 
+    @staticmethod
     @abstractmethod
-    def model_number(self, model: str) -> int: ...
+    def model_numbers() -> dict[str, int]:
+        """Name → number of every model that this bus knows."""
 
     @abstractmethod
     def prepare(self, servo_id: int) -> None:
         """Check and set what the arm needs before torque. Raises `ArmError` saying what is set wrongly."""
+
+    @abstractmethod
+    def centre_here(self, servo_id: int) -> None:
+        """Make where the shaft is the middle of its ticks, where the servo can store that. Needs torque off."""
 
     @abstractmethod
     def write_range(self, servo_id: int, lower_ticks: int, upper_ticks: int) -> None:

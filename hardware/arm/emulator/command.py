@@ -1,12 +1,13 @@
 """`jepa-arm fake-arm`: servos on a pty, for trying everything out without an arm.
 
 Faults come at their time (`--faults`), or while it runs, one to a line on standard input: `lost:3`, `clear`
-(ends every fault and plugs a pulled cable in again), `show`.
+(ends every fault and plugs a pulled cable in again), `turn 3 1500` (someone turns a limp servo's shaft), `show`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import select
 import signal
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "jepa-arm fake-arm --bus feetech --link /tmp/so101 --faults lost:3@10 voltage:2=6@20"
 WAIT_S = 0.1
+READ_SIZE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hardware.arm.config import load_arm_config, named_arm
+    from hardware.arm.config import arm_file, load_arm_config
     from hardware.arm.emulator.faults import KINDS
     from hardware.arm.emulator.make import emulated_bus
     from hardware.arm.emulator.port import FakePort
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         for name, kind in KINDS.items():
             print(f"{name + (':ID' if kind.of_servo else ''):16} {kind.summary}")
         return 0
-    config = load_arm_config(args.config) if args.config else named_arm(args.robot or "", args.bus)
+    config = load_arm_config(args.config or arm_file(args.robot or "", args.bus))
     if config.bus != args.bus:
         raise ArmError(f"{args.config}: is for bus {config.bus}, not --bus {args.bus}")
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def serve(port: FakePort, config: ArmConfig) -> None:
     """Obey standard input until it is interrupted."""
-    listening, was_plugged = True, True
+    unfinished, listening, was_plugged = b"", True, True
     while True:
         if was_plugged and not port.plugged:
             print("the cable is pulled; `clear` plugs it in again", flush=True)
@@ -67,9 +69,12 @@ def serve(port: FakePort, config: ArmConfig) -> None:
         if not listening:
             time.sleep(WAIT_S)
         elif select.select([sys.stdin], [], [], WAIT_S)[0]:
-            line = sys.stdin.readline()
-            listening = bool(line)
-            obey(line.strip(), port, config)
+            # Past Python's own buffer: select does not see the lines that wait in there.
+            read = os.read(sys.stdin.fileno(), READ_SIZE)
+            listening = bool(read)
+            *lines, unfinished = (unfinished + read).split(b"\n")
+            for line in lines:
+                obey(line.decode(errors="replace").strip(), port, config)
 
 
 def obey(words: str, port: FakePort, config: ArmConfig) -> None:
@@ -86,6 +91,10 @@ def obey(words: str, port: FakePort, config: ArmConfig) -> None:
         sys.stdout.flush()
     elif words:
         try:
-            port.inject(words)
-        except ArmError as error:
+            if words.startswith("turn "):
+                servo_id, ticks = words.split()[1:]
+                port.turn(int(servo_id), float(ticks))
+            else:
+                port.inject(words)
+        except (ArmError, ValueError) as error:
             print(error, flush=True)

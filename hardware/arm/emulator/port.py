@@ -102,6 +102,14 @@ class FakePort:
         if not self.plugged:
             self.open()
 
+    def turn(self, servo_id: int, ticks: float) -> None:
+        """Someone turns a limp shaft to `ticks` of its encoder. Raises `ArmError` if it has torque."""
+        servo = self._observed().get(servo_id)
+        if servo is None or servo.torque:
+            raise ArmError(f"servo {servo_id} {'is not there' if servo is None else 'has torque: it does not give way'}")
+        with self._lock:
+            servo.shaft.position = ticks
+
     def positions(self) -> dict[int, float]:
         """Where the shafts truly are, in ticks, whatever the servos report."""
         return {servo_id: servo.shaft.position for servo_id, servo in self._observed().items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hardware.arm.config import ArmConfig, named_arm
+from hardware.arm.config import ArmConfig, arm_file, load_arm_config
 from hardware.arm.contract import JointCommand
 from hardware.arm.emulator.make import emulated_bus
 from hardware.arm.emulator.port import FakePort
@@ -123,7 +123,7 @@ def make_desk() -> Iterator[Callable[..., Desk]]:
     made: list[Desk] = []
 
     def make(bus: str, connect: bool = True, **changes: object) -> Desk:
-        content = named_arm("", bus).model_dump() | changes
+        content = load_arm_config(arm_file("", bus)).model_dump() | changes
         config = ArmConfig.model_validate(content)
         port = FakePort(emulated_bus(config))
         port.open()

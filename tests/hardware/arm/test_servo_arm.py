@@ -147,10 +147,10 @@ def test_the_arm_rests_when_the_driver_is_killed(make_desk: Callable[..., Desk],
 
 DRIVER = """
 import sys, time, numpy as np
-from hardware.arm.config import named_arm
+from hardware.arm.config import arm_file, load_arm_config
 from hardware.arm.contract import JointCommand
 from hardware.arm.servo_arm import ServoArm
-config = named_arm("", sys.argv[1])
+config = load_arm_config(arm_file("", sys.argv[1]))
 arm = ServoArm(config, sys.argv[2])
 arm.connect()
 print("connected", flush=True)
