@@ -28,13 +28,18 @@ MOST_OF_A_TURN = 0.97 * 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", choices=("arm",), help="what to calibrate")
     parser.add_argument("--robot", default="so101", help="whose joints: there is an arm file ROBOT-BUS")
-    parser.add_argument("--bus", default="feetech", choices=("feetech", "dynamixel"), help="the servos' protocol")
+    parser.add_argument(
+        "--bus", default="feetech", choices=("feetech", "dynamixel"), help="the servos' protocol"
+    )
     parser.add_argument("--config", type=Path, help="arm file to start from, instead of --robot's")
     parser.add_argument("--out", type=Path, help="arm file to write (default: the one it starts from)")
     parser.add_argument("--port", help="serial port (default: the arm file's)")
     parser.add_argument("--yes", action="store_true", help="ask nothing: the arm is at its zero now")
     parser.add_argument(
-        "--range-s", type=float, metavar="S", help="with --yes: watch the joints for so long while they are moved"
+        "--range-s",
+        type=float,
+        metavar="S",
+        help="with --yes: watch the joints for so long while they are moved",
     )
 
 
@@ -63,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or source
     write_arm_config(measured, out, f"Written by `jepa-arm calibrate arm` on {time.strftime('%Y-%m-%d')}.")
     for servo in measured.servos:
-        print(f"{servo.label:28} zero {servo.zero_ticks:5}  from {servo.lower:+.3f} to {servo.upper:+.3f} rad")
+        print(
+            f"{servo.label:28} zero {servo.zero_ticks:5}  from {servo.lower:+.3f} to {servo.upper:+.3f} rad"
+        )
     print(f"wrote {out}; the limits are in the servos too")
     return 0
 
@@ -80,7 +87,9 @@ def let_go(bus: ServoBus, config: ArmConfig, yes: bool) -> None:
 def measure_zeros(bus: ServoBus, config: ArmConfig, yes: bool) -> dict[int, int]:
     """Servo id → what it reads where its joint is at 0."""
     if not yes:
-        input("Put every joint at its zero (docs/arms.md shows it: the middle of its range), then press Enter. ")
+        input(
+            "Put every joint at its zero (docs/arms.md shows it: the middle of its range), then press Enter. "
+        )
     for servo_id in config.ids:
         bus.centre_here(servo_id)
     return {servo_id: reading.ticks for servo_id, reading in bus.read(config.ids).items()}
@@ -94,8 +103,8 @@ def measure_ranges(bus: ServoBus, config: ArmConfig, seconds: float | None) -> d
     if seconds is None:
         print("Then press Enter.")
     end_s = time.monotonic() + (seconds or 0.0)
-    lowest = {servo_id: sys.maxsize for servo_id in config.ids}
-    highest = {servo_id: -sys.maxsize for servo_id in config.ids}
+    lowest = dict.fromkeys(config.ids, sys.maxsize)
+    highest = dict.fromkeys(config.ids, -sys.maxsize)
     while not (pressed_enter() if seconds is None else time.monotonic() >= end_s):
         time.sleep(POLL_S)
         try:
@@ -115,7 +124,7 @@ def pressed_enter() -> bool:
 def calibrated(
     config: ArmConfig, port: str, zeros: dict[int, int], ranges: dict[int, tuple[int, int]]
 ) -> ArmConfig:
-    """The arm file with what was measured. Raises `ArmError` naming a joint that was not moved, or too far."""
+    """The arm file with what was measured. Raises `ArmError` naming a joint not moved, or too far."""
     from hardware.arm.config import checked_arm_config
 
     limits = robot_limits(config.robot)
@@ -127,7 +136,7 @@ def calibrated(
 
 
 def robot_limits(name: str) -> dict[str, tuple[float, float]]:
-    """Joint → limits in rad of the robot file, which measured ones stay within; none where there is no file."""
+    """Joint → its limits (rad) in the robot file, which measured ones stay within; none without a file."""
     from hardware.robot import load_robot, robot_names
 
     if name not in robot_names():
@@ -142,13 +151,15 @@ def with_measured(
 
     if high - low > MOST_OF_A_TURN:
         raise ArmError(
-            f"{servo.label}: its ticks run over the end of the turn ({low} to {high}): start with the joint in the "
-            "middle of its range, and for Dynamixel turn its horn so that the middle reads about 2048"
+            f"{servo.label}: its ticks run over the end of the turn ({low} to {high}): start with the joint in "
+            "the middle of its range, and for Dynamixel turn its horn so that the middle reads about 2048"
         )
     moved = servo.model_copy(update={"zero_ticks": zero})
     lower, upper = sorted(moved.position(ticks) for ticks in (low, high))
     if upper - lower < LEAST_RANGE_RAD:
-        raise ArmError(f"{servo.label}: moved by {upper - lower:.2f} rad only; move every joint from end to end")
+        raise ArmError(
+            f"{servo.label}: moved by {upper - lower:.2f} rad only; move every joint from end to end"
+        )
     lower, upper = lower + MARGIN_RAD, upper - MARGIN_RAD
     if limits is not None:
         lower, upper = max(lower, limits[0]), min(upper, limits[1])

@@ -43,8 +43,8 @@ class _Section(BaseModel):
 class ServoConfig(_Section):
     """One servo and its joint. Limits are the joint's, in rad, rad/s and rad/s².
 
-    `zero_ticks` is what the servo reads where the joint is at 0; `direction` is -1 where its ticks grow as the
-    joint turns back; `gear_ratio` is how many turns of the servo make one of the joint.
+    `zero_ticks` is what the servo reads where the joint is at 0; `direction` is -1 where its ticks grow as
+    the joint turns back; `gear_ratio` is how many turns of the servo make one of the joint.
     """
 
     id: Annotated[int, Field(strict=True, ge=0, le=252)]
@@ -69,8 +69,8 @@ class ServoConfig(_Section):
         reached = sorted(self.ticks(limit) for limit in (self.lower, self.upper))
         if reached[0] < 0 or reached[1] >= TICKS_PER_TURN:
             raise ValueError(
-                f"{self.joint}: its limits are ticks {reached[0]} to {reached[1]}, but servo {self.id} counts "
-                f"0 to {TICKS_PER_TURN - 1} in a turn; turn its horn, or run `jepa-arm calibrate arm`"
+                f"{self.joint}: its limits are ticks {reached[0]} to {reached[1]}, but servo {self.id} "
+                f"counts 0 to {TICKS_PER_TURN - 1} in a turn; turn its horn, or run `jepa-arm calibrate arm`"
             )
         return self
 
@@ -194,11 +194,14 @@ def arm_names() -> tuple[str, ...]:
 
 def arm_file(robot: str, bus: str) -> Path:
     """The arm file of `robot` on `bus`; of the bus's only arm where no robot is named. Raises `ArmError`."""
-    names = [name for name in arm_names() if name.endswith(f"-{bus}") and robot in ("", name[: -len(bus) - 1])]
+    names = [
+        name for name in arm_names() if name.endswith(f"-{bus}") and robot in ("", name[: -len(bus) - 1])
+    ]
     if len(names) != 1:
         known = ", ".join(arm_names())
         raise ArmError(
-            f"no arm file for robot {robot!r} on bus {bus}; there are {known}; write one beside them in {ARMS_DIR}"
+            f"no arm file for robot {robot!r} on bus {bus}; there are {known}; "
+            f"write one beside them in {ARMS_DIR}"
         )
     return ARMS_DIR / f"{names[0]}.yaml"
 

@@ -25,7 +25,13 @@ WATCHDOG_UNIT_S, MAX_WATCHDOG = 0.020, 127
 POSITION_MODES = (3, 4, 5)  # position, extended position, current-based position
 TIME_BASED_PROFILE = 0b100
 ALARMS = {1: "voltage", 4: "overheated", 8: "encoder", 16: "electrical shock", 32: "overload"}
-MODEL_NUMBERS = {"xl430-w250": 1060, "xl330-m077": 1190, "xl330-m288": 1200, "xm430-w350": 1020, "xm540-w270": 1120}
+MODEL_NUMBERS = {
+    "xl430-w250": 1060,
+    "xl330-m077": 1190,
+    "xl330-m288": 1200,
+    "xm430-w350": 1020,
+    "xm540-w270": 1120,
+}
 # The XL430 measures no current: that register holds an estimated load there.
 CURRENT_UNITS_MA = {
     "xl430-w250": math.nan, "xl330-m077": 1.0, "xl330-m288": 1.0, "xm430-w350": 2.69, "xm540-w270": 2.69,
@@ -64,13 +70,15 @@ class DynamixelBus(ServoBus):
             acceleration = min(max(round(goal.ticks_s2 / ACCELERATION_UNIT), 1), MAX_PROFILE)
             velocity = min(max(round(goal.ticks_s / VELOCITY_UNIT), 1), MAX_PROFILE)
             ticks = goal.ticks % (1 << 32)
-            blocks.append([byte for value in (acceleration, velocity, ticks) for byte in value.to_bytes(4, "little")])
+            blocks.append(
+                [byte for value in (acceleration, velocity, ticks) for byte in value.to_bytes(4, "little")]
+            )
         self._call("sync_write_raw_data", list(goals), MOTION, blocks)
 
     def set_watchdog(self, ids: Sequence[int], timeout_s: float) -> None:
         steps = min(max(math.ceil(timeout_s / WATCHDOG_UNIT_S), 1), MAX_WATCHDOG) if timeout_s else 0
         for servo_id in ids:
-            # Zero first: it also clears a watchdog that has stopped the servo, as whatever is written then must.
+            # Zero first: it clears a watchdog that has stopped the servo.
             for value in (0, steps) if steps else (0,):
                 self._call("write_register_with_error", servo_id, "bus_watchdog", value)
 
@@ -81,11 +89,13 @@ class DynamixelBus(ServoBus):
     def prepare(self, servo_id: int) -> None:
         if self._register(servo_id, "operating_mode") not in POSITION_MODES:
             raise ArmError(
-                f"servo {servo_id} is not in a position mode: write 3 to its Operating Mode (11) with torque off"
+                f"servo {servo_id} is not in a position mode: "
+                "write 3 to its Operating Mode (11) with torque off"
             )
         if self._register(servo_id, "drive_mode") & TIME_BASED_PROFILE:
             raise ArmError(
-                f"servo {servo_id} has a time-based profile: clear bit 2 of its Drive Mode (10) with torque off"
+                f"servo {servo_id} has a time-based profile: "
+                "clear bit 2 of its Drive Mode (10) with torque off"
             )
         if not self._register(servo_id, "torque_enable") and self._register(servo_id, "return_delay_time"):
             self._call("write_register_with_error", servo_id, "return_delay_time", 0)
@@ -97,4 +107,6 @@ class DynamixelBus(ServoBus):
         for name, ticks in (("min_position_limit", lower_ticks), ("max_position_limit", upper_ticks)):
             error = self._call("write_register_with_error", servo_id, name, ticks)
             if error & 0x7F:
-                raise ArmError(f"servo {servo_id} does not take {ticks} as {name} (status error {error & 0x7F})")
+                raise ArmError(
+                    f"servo {servo_id} does not take {ticks} as {name} (status error {error & 0x7F})"
+                )

@@ -15,7 +15,9 @@ from hardware.errors import ArmError
 
 # From torque enable to present current: one block says at once whether a servo still is as it was set up.
 BLOCK, BLOCK_SIZE = 40, 31
-TORQUE, POSITION, SPEED, VOLTAGE, TEMPERATURE, STATUS, CURRENT = (at - BLOCK for at in (40, 56, 58, 62, 63, 65, 69))
+TORQUE, POSITION, SPEED, VOLTAGE, TEMPERATURE, STATUS, CURRENT = (
+    at - BLOCK for at in (40, 56, 58, 62, 63, 65, 69)
+)
 MOTION = 41  # acceleration, goal position, goal time and goal speed, 7 bytes
 CURRENT_UNIT_MA = 6.5
 ACCELERATION_UNIT = 100.0  # ticks/s²

@@ -82,9 +82,7 @@ class Monitor:
         self._since: dict[tuple[str, int], float] = {}
         self._jumped = False
 
-    def judge(
-        self, readings: Mapping[int, Reading], goals: Mapping[int, float], now_s: float
-    ) -> Verdict:
+    def judge(self, readings: Mapping[int, Reading], goals: Mapping[int, float], now_s: float) -> Verdict:
         """Judge one reading of every servo, taken at `now_s` on a steady clock; `goals` are in rad."""
         for servo_id, reading in readings.items():
             servo = self._servos[servo_id]
@@ -109,7 +107,9 @@ class Monitor:
                 f"{reading.current_ma:.0f} mA",
             ),
         ]
-        conditions += [(kind, kind in reading.alarms, "") for kind in ("overload", "encoder", "electrical shock")]
+        conditions += [
+            (kind, kind in reading.alarms, "") for kind in ("overload", "encoder", "electrical shock")
+        ]
         # A servo that gave up its torque for an alarm is told as that alarm.
         conditions.append(("servo_reset", not reading.torque and not reading.alarms, ""))
         if goal is not None:

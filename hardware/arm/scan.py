@@ -13,7 +13,9 @@ EXAMPLE = "jepa-arm scan --bus feetech --port /dev/ttyACM0"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bus", required=True, choices=("feetech", "dynamixel"), help="the servos' protocol")
-    parser.add_argument("--port", required=True, help="serial port, as /dev/ttyACM0 or a name under /dev/serial/by-id")
+    parser.add_argument(
+        "--port", required=True, help="serial port, as /dev/ttyACM0 or a name under /dev/serial/by-id"
+    )
     parser.add_argument("--baud", type=int, help="try this baud only (default: 1000000, then every other)")
 
 
@@ -52,6 +54,6 @@ def show(bus: ServoBus, found: dict[int, int]) -> None:
             continue
         reading = bus.read([servo_id])[servo_id]
         print(
-            f"{servo_id:4}  {names[number]:14} {reading.ticks:7} {reading.voltage_v:6.1f} {reading.temperature_c:4.0f}"
-            f"  {'on' if reading.torque else 'off':6}  {', '.join(reading.alarms) or '-'}"
+            f"{servo_id:4}  {names[number]:14} {reading.ticks:7} {reading.voltage_v:6.1f} "
+            f"{reading.temperature_c:4.0f}  {'on' if reading.torque else 'off':6}  {', '.join(reading.alarms) or '-'}"
         )

@@ -28,8 +28,8 @@ from hardware.errors import ArmError
 
 # A servo's own watchdog waits longer than ours, so that ours, which brakes gently, comes first.
 SERVO_WATCHDOG_SHARE = 1.5
-# How far outside its limits a joint may be found: a little past them is an arm at rest on its stops, more is a
-# wrong calibration.
+# How far outside its limits a joint may be found: a little past them is an arm that lies on its stops, more
+# is a wrong calibration.
 CONNECT_TOLERANCE_RAD = 0.2
 # A stop is written again with every reading for so long: nothing acknowledges a sync write.
 REPEAT_STOP_S = 0.3
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One trusted reading of every servo. `read_at_s` is on the steady clock, `stamp_ns` is time.time_ns()."""
+    """One trusted reading of every servo. `read_at_s` is on the steady clock, `stamp_ns` time.time_ns()."""
 
     readings: Mapping[int, Reading]
     read_at_s: float
@@ -110,8 +110,8 @@ class ServoArm:
         """Send the servos there, as fast as to arrive in `duration_s` at the joints' velocity at most.
 
         Returns what was sent: kept within the joint limits and within `max_lead` of the measured joints, in
-        the servos' resolution, at rest at the end. Raises `ArmError`, and sends nothing, for a command that is
-        not finite or not of these joints, and on an arm that is stopped by a fault or silent.
+        the servos' resolution, at rest at the end. Raises `ArmError`, and sends nothing, for a command that
+        is not finite or not of these joints, and on an arm that is stopped by a fault or silent.
         """
         targets = self._targets(command)
         with self._bus_lock:
@@ -124,7 +124,9 @@ class ServoArm:
                 goals[servo.id] = self._goal(servo, target, measured, command.duration_s)
             self._write(goals)
             self._commanded_at_s, self._driving = time.monotonic(), True
-        sent = np.array([self._by_joint[name].position(goals[self._by_joint[name].id].ticks) for name in command.names])
+        sent = np.array(
+            [self._by_joint[name].position(goals[self._by_joint[name].id].ticks) for name in command.names]
+        )
         return JointCommand(command.names, sent, np.zeros_like(sent), command.duration_s, command.stamp_ns)
 
     def stop(self) -> None:
@@ -150,7 +152,9 @@ class ServoArm:
     def diagnostics(self) -> dict[str, str]:
         """What a technician wants to see: faults, counts of bad transactions, and every servo's health."""
         values = {"fault": "" if self._fault is None else str(self._fault)}
-        values.update({key: str(self._counts[key]) for key in ("reads", "bad_reads", "untrusted_reads", "stops")})
+        values.update(
+            {key: str(self._counts[key]) for key in ("reads", "bad_reads", "untrusted_reads", "stops")}
+        )
         if self._snapshot is not None:
             for servo in self.config.servos:
                 reading = self._snapshot.readings[servo.id]
@@ -167,8 +171,9 @@ class ServoArm:
                 model = self._bus.model_of(servo.id)
             except BusError as error:
                 raise ArmError(
-                    f"{servo.label} does not answer on {self.port} at {self.config.baud} baud ({error}): check its "
-                    f"cable, the power supply and its id: `jepa-arm scan --bus {self.config.bus} --port {self.port}`"
+                    f"{servo.label} does not answer on {self.port} at {self.config.baud} baud ({error}): "
+                    "check its cable, the power supply and its id: "
+                    f"`jepa-arm scan --bus {self.config.bus} --port {self.port}`"
                 ) from error
             expected = self._bus.model_numbers()[servo.model]
             if model != expected:
@@ -186,11 +191,13 @@ class ServoArm:
             outside = max(servo.lower - position, position - servo.upper)
             if outside > CONNECT_TOLERANCE_RAD:
                 raise ArmError(
-                    f"{servo.label} is measured at {position:.2f} rad, outside {servo.lower:g} to {servo.upper:g}: "
-                    "move it inside by hand, or run `jepa-arm calibrate arm`"
+                    f"{servo.label} is measured at {position:.2f} rad, outside {servo.lower:g} to "
+                    f"{servo.upper:g}: move it inside by hand, or run `jepa-arm calibrate arm`"
                 )
             if reading.alarms:
-                raise ArmError(str(Fault(_fault_kind(reading.alarms), servo.id, servo.joint, "found at connect")))
+                raise ArmError(
+                    str(Fault(_fault_kind(reading.alarms), servo.id, servo.joint, "found at connect"))
+                )
         self._bus.set_watchdog(self.config.ids, 0.0)
         here = {
             servo.id: Goal(readings[servo.id].ticks, *self._pace(servo, servo.velocity))
@@ -198,7 +205,9 @@ class ServoArm:
         }
         self._write(here)
         self._bus.set_torque(self.config.ids, True)
-        self._write(here)  # where torque takes a goal of its own, and for what the first write may have missed
+        self._write(
+            here
+        )  # where torque takes a goal of its own, and for what the first write may have missed
         self._bus.set_watchdog(self.config.ids, SERVO_WATCHDOG_SHARE * self.config.command_timeout_s)
         self._accept(self._bus.read(self.config.ids))
 
@@ -236,7 +245,11 @@ class ServoArm:
 
     def _accept(self, readings: Mapping[int, Reading]) -> None:
         now_s = time.monotonic()
-        goals = {i: self._servos[i].position(goal.ticks) for i, goal in self._goals.items()} if self._driving else {}
+        goals = (
+            {i: self._servos[i].position(goal.ticks) for i, goal in self._goals.items()}
+            if self._driving
+            else {}
+        )
         verdict = self._monitor.judge(readings, goals, now_s)
         if verdict.fault is not None:
             self._fail(verdict.fault)
@@ -285,7 +298,7 @@ class ServoArm:
             self._let_go_or_brake(fault, again=True)
 
     def _let_go_or_brake(self, fault: Fault, again: bool = False) -> None:
-        """As the arm file says, every servo that listens; the one at fault too, which then pushes no longer."""
+        """As the arm file says, every servo that listens; the one at fault too: it must not push on."""
         without = fault.servo_id if fault.kind in LEFT_ALONE else 0
         try:
             if self.config.on_fault == "torque_off":
@@ -313,7 +326,9 @@ class ServoArm:
             position, velocity = servo.position(reading.ticks), reading.ticks_s / servo.ticks_per_rad
             rest = position + math.copysign(velocity**2 / (2 * servo.acceleration), velocity)
             lower, upper = min(servo.lower, position), max(servo.upper, position)
-            goals[servo_id] = Goal(servo.ticks(min(max(rest, lower), upper)), *self._pace(servo, servo.velocity))
+            goals[servo_id] = Goal(
+                servo.ticks(min(max(rest, lower), upper)), *self._pace(servo, servo.velocity)
+            )
         try:
             self._write(goals)
         except PortGone as error:
@@ -336,14 +351,18 @@ class ServoArm:
     def _targets(self, command: JointCommand) -> dict[str, float]:
         """Joint → where to, within its limits."""
         if sorted(command.names) != sorted(self.joint_names):
-            raise ArmError(f"command for {', '.join(command.names)}; this arm has {', '.join(self.joint_names)}")
+            raise ArmError(
+                f"command for {', '.join(command.names)}; this arm has {', '.join(self.joint_names)}"
+            )
         positions: NDArray[np.float64] = np.asarray(command.positions, dtype=np.float64)
         if positions.shape != (len(command.names),) or not np.isfinite(positions).all():
             raise ArmError(f"command positions {positions}: one finite position for each joint is needed")
         if not math.isfinite(command.duration_s) or command.duration_s <= 0.0:
             raise ArmError(f"command duration {command.duration_s} s: it must be finite and positive")
         limits = {name: self._by_joint[name] for name in command.names}
-        return {n: min(max(float(q), limits[n].lower), limits[n].upper) for n, q in zip(command.names, positions)}
+        return {
+            n: min(max(float(q), limits[n].lower), limits[n].upper) for n, q in zip(command.names, positions)
+        }
 
     def _goal(self, servo: ServoConfig, target: float, measured: float, duration_s: float) -> Goal:
         speed = min(abs(target - measured) / duration_s, servo.velocity)

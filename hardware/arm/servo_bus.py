@@ -100,7 +100,7 @@ class ServoBus(ABC):
 
     @abstractmethod
     def centre_here(self, servo_id: int) -> None:
-        """Make where the shaft is the middle of its ticks, where the servo can store that. Needs torque off."""
+        """Make where the shaft is the middle of its ticks, if the servo can store that. Needs torque off."""
 
     @abstractmethod
     def write_range(self, servo_id: int, lower_ticks: int, upper_ticks: int) -> None:

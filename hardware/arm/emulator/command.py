@@ -1,7 +1,7 @@
 """`jepa-arm fake-arm`: servos on a pty, for trying everything out without an arm.
 
 Faults come at their time (`--faults`), or while it runs, one to a line on standard input: `lost:3`, `clear`
-(ends every fault and plugs a pulled cable in again), `turn 3 1500` (someone turns a limp servo's shaft), `show`.
+(ends every fault and plugs a pulled cable in again), `turn 3 1500` (someone turns a limp shaft), `show`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ READ_SIZE = 4096
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bus", required=True, choices=("feetech", "dynamixel"), help="the servos' protocol")
-    parser.add_argument("--robot", help="whose servos: there is an arm file ROBOT-BUS (default: the bus's arm)")
+    parser.add_argument(
+        "--robot", help="whose servos: there is an arm file ROBOT-BUS (default: the bus's arm)"
+    )
     parser.add_argument("--config", type=Path, help="the arm file, instead of --robot's")
     parser.add_argument("--link", type=Path, help="also make this a link to the pty, as udev would")
     parser.add_argument(
-        "--faults", nargs="*", default=[], metavar="FAULT", help="KIND[:ID][=VALUE][@START][+DURATION], as lost:3@1.5"
+        "--faults",
+        nargs="*",
+        default=[],
+        metavar="FAULT",
+        help="KIND[:ID][=VALUE][@START][+DURATION], as lost:3@1.5",
     )
     parser.add_argument("--list-faults", action="store_true", help="say which kinds there are, and end")
 
@@ -92,8 +98,8 @@ def obey(words: str, port: FakePort, config: ArmConfig) -> None:
     elif words:
         try:
             if words.startswith("turn "):
-                servo_id, ticks = words.split()[1:]
-                port.turn(int(servo_id), float(ticks))
+                servo_id, to = words.split()[1:]
+                port.turn(int(servo_id), float(to))
             else:
                 port.inject(words)
         except (ArmError, ValueError) as error:

@@ -20,14 +20,37 @@ from hardware.arm.emulator.bus import (
 
 HEADER = b"\xff\xff\xfd"
 BROADCAST = 0xFE
-PING, READ, WRITE, REG_WRITE, ACTION, REBOOT, STATUS, SYNC_READ, SYNC_WRITE = 1, 2, 3, 4, 5, 8, 0x55, 0x82, 0x83
+PING, READ, WRITE, REG_WRITE, ACTION, REBOOT, STATUS, SYNC_READ, SYNC_WRITE = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    8,
+    0x55,
+    0x82,
+    0x83,
+)
 ERROR_RESULT, ERROR_INSTRUCTION, ERROR_CRC, ERROR_RANGE, ERROR_LENGTH, ERROR_LIMIT, ERROR_ACCESS = range(1, 8)
 ALERT = 0x80
 
 # The control table: address and size.
-MODEL, ID, BAUD, RETURN_DELAY, OPERATING_MODE, HOMING_OFFSET = (0, 2), (7, 1), (8, 1), (9, 1), (11, 1), (20, 4)
+MODEL, ID, BAUD, RETURN_DELAY, OPERATING_MODE, HOMING_OFFSET = (
+    (0, 2),
+    (7, 1),
+    (8, 1),
+    (9, 1),
+    (11, 1),
+    (20, 4),
+)
 TEMPERATURE_LIMIT, MAX_VOLTAGE, MIN_VOLTAGE = (31, 1), (32, 2), (34, 2)
-CURRENT_LIMIT, VELOCITY_LIMIT, MAX_POSITION, MIN_POSITION, SHUTDOWN = (38, 2), (44, 4), (48, 4), (52, 4), (63, 1)
+CURRENT_LIMIT, VELOCITY_LIMIT, MAX_POSITION, MIN_POSITION, SHUTDOWN = (
+    (38, 2),
+    (44, 4),
+    (48, 4),
+    (52, 4),
+    (63, 1),
+)
 TORQUE_ENABLE, RETURN_LEVEL, HARDWARE_ERROR, BUS_WATCHDOG = (64, 1), (68, 1), (70, 1), (98, 1)
 PROFILE_ACCELERATION, PROFILE_VELOCITY, GOAL_POSITION, MOVING = (108, 4), (112, 4), (116, 4), (122, 1)
 PRESENT_CURRENT, PRESENT_VELOCITY, PRESENT_POSITION = (126, 2), (128, 4), (132, 4)
@@ -82,8 +105,8 @@ class DynamixelServo(EmulatedServo):
         model = self.model
         for (address, size), value in {
             MODEL: model.number, (6, 1): 50, ID: servo_id, BAUD: 3, RETURN_DELAY: 250,
-            OPERATING_MODE: POSITION_MODE, (13, 1): 2, (24, 4): 10, TEMPERATURE_LIMIT: model.temperature_limit,
-            MAX_VOLTAGE: model.max_voltage, MIN_VOLTAGE: model.min_voltage, (36, 2): 885,
+            OPERATING_MODE: POSITION_MODE, (13, 1): 2, (24, 4): 10,
+            TEMPERATURE_LIMIT: model.temperature_limit, MAX_VOLTAGE: model.max_voltage, MIN_VOLTAGE: model.min_voltage, (36, 2): 885,
             CURRENT_LIMIT: model.current_limit, VELOCITY_LIMIT: model.velocity_limit, MAX_POSITION: 4095,
             MIN_POSITION: 0, SHUTDOWN: 0x34, RETURN_LEVEL: 2,
         }.items():  # fmt: skip
@@ -226,9 +249,7 @@ class DynamixelBus(EmulatedBus[DynamixelServo]):
             address, size = _word(parameters, 0), _word(parameters, 2)
             asked = (self._answering(one) for one in parameters[4:])
             return [
-                (servo, self._status(servo, 0, self._read(servo, address, size)))
-                for servo in asked
-                if servo
+                (servo, self._status(servo, 0, self._read(servo, address, size))) for servo in asked if servo
             ]
         if instruction == SYNC_WRITE:
             address, size = _word(parameters, 0), _word(parameters, 2)
@@ -238,18 +259,14 @@ class DynamixelBus(EmulatedBus[DynamixelServo]):
             return []
         everyone = servo_id == BROADCAST
         addressed = [self._answering(one) for one in (sorted(self.servos) if everyone else [servo_id])]
-        replies = [
-            (servo, self._instruct(servo, instruction, parameters))
-            for servo in addressed
-            if servo
-        ]
+        replies = [(servo, self._instruct(servo, instruction, parameters)) for servo in addressed if servo]
         return [] if everyone and instruction != PING else [(one, reply) for one, reply in replies if reply]
 
     def _instruct(self, servo: DynamixelServo, instruction: int, parameters: bytes) -> bytes:
         """Do it; what the servo answers."""
         error, data = 0, b""
         if instruction == PING:
-            data = servo.registers[0:2] + servo.registers[6:7]
+            data = bytes(servo.registers[0:2] + servo.registers[6:7])
         elif instruction == READ and len(parameters) == 4:
             data = self._read(servo, _word(parameters, 0), _word(parameters, 2))
         elif instruction == WRITE and len(parameters) >= 3:
@@ -265,7 +282,7 @@ class DynamixelBus(EmulatedBus[DynamixelServo]):
             error = ERROR_INSTRUCTION
         level = servo.at(RETURN_LEVEL)
         quiet = level == 0 and instruction != PING or level == 1 and instruction not in (PING, READ)
-        return b"" if quiet else self._status(servo, error, bytes(data))
+        return b"" if quiet else self._status(servo, error, data)
 
     def _status(self, servo: DynamixelServo, error: int, data: bytes) -> bytes:
         alert = ALERT if servo.at(HARDWARE_ERROR) else 0

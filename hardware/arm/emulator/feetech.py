@@ -25,7 +25,14 @@ PING, READ, WRITE, REG_WRITE, ACTION, SYNC_READ, SYNC_WRITE = 1, 2, 3, 4, 5, 0x8
 
 # Registers (address); two bytes where the name says word.
 MODEL_WORD, ID, BAUD, RETURN_DELAY, RESPONSE_LEVEL = 3, 5, 6, 7, 8
-MIN_ANGLE_WORD, MAX_ANGLE_WORD, MAX_TEMPERATURE, MAX_VOLTAGE, MIN_VOLTAGE, MAX_TORQUE_WORD = 9, 11, 13, 14, 15, 16
+MIN_ANGLE_WORD, MAX_ANGLE_WORD, MAX_TEMPERATURE, MAX_VOLTAGE, MIN_VOLTAGE, MAX_TORQUE_WORD = (
+    9,
+    11,
+    13,
+    14,
+    15,
+    16,
+)
 UNLOAD_ON, PROTECTION_CURRENT_WORD, OFFSET_WORD, MODE = 19, 28, 31, 33
 TORQUE_ENABLE, ACCELERATION, GOAL_WORD, GOAL_SPEED_WORD, TORQUE_LIMIT_WORD, LOCK = 40, 41, 42, 46, 48, 55
 POSITION_WORD, SPEED_WORD, LOAD_WORD, VOLTAGE, TEMPERATURE, STATUS, MOVING, CURRENT_WORD = (
@@ -185,7 +192,9 @@ class FeetechBus(EmulatedBus[FeetechServo]):
         if instruction == SYNC_READ:
             address, size = parameters[:2]
             asked = (self._answering(one) for one in parameters[2:])
-            return [(servo, self._status(servo, self._read(servo, address, size))) for servo in asked if servo]
+            return [
+                (servo, self._status(servo, self._read(servo, address, size))) for servo in asked if servo
+            ]
         if instruction == SYNC_WRITE:
             address, size = parameters[:2]
             for at in range(2, len(parameters) - size, size + 1):

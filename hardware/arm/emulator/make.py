@@ -1,4 +1,4 @@
-"""The emulated bus of an arm file: its servos, with their ids and models, the joints where they are wanted."""
+"""The emulated bus of an arm file: its servos, with their ids and models."""
 
 from __future__ import annotations
 

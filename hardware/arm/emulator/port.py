@@ -1,8 +1,8 @@
 """An emulated bus on a pseudo-terminal: what a USB servo adapter looks like from the host.
 
-    with FakePort(FeetechBus(...)) as port:
-        ...                       # open port.path as the arm's serial port
-        port.inject("lost:3")
+with FakePort(FeetechBus(...)) as port:
+    ...                       # open port.path as the arm's serial port
+    port.inject("lost:3")
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class FakePort:
         """Raises `ArmError` if `words` are no fault of this bus."""
         fault = parse_fault(words)
         if fault.servo_id and fault.servo_id not in self._bus.servos:
-            raise ArmError(f"fault {words!r}: no servo {fault.servo_id}; there are {sorted(self._bus.servos)}")
+            raise ArmError(
+                f"fault {words!r}: no servo {fault.servo_id}; there are {sorted(self._bus.servos)}"
+            )
         with self._lock:
             self._bus.advance(self.now_s)
             self._bus.inject(fault)
@@ -106,7 +108,9 @@ class FakePort:
         """Someone turns a limp shaft to `ticks` of its encoder. Raises `ArmError` if it has torque."""
         servo = self._observed().get(servo_id)
         if servo is None or servo.torque:
-            raise ArmError(f"servo {servo_id} {'is not there' if servo is None else 'has torque: it does not give way'}")
+            raise ArmError(
+                f"servo {servo_id} {'is not there' if servo is None else 'has torque: it does not give way'}"
+            )
         with self._lock:
             servo.shaft.position = ticks
 

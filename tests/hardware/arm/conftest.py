@@ -100,7 +100,9 @@ class Desk:
         """Until `done()`; an arm that has nothing to say at the moment is asked again."""
         deadline_s = time.monotonic() + ANSWERS_WITHIN_S
         while not self._true(done):
-            assert time.monotonic() < deadline_s, f"not within {ANSWERS_WITHIN_S} s: {what} ({self.arm.fault})"
+            assert time.monotonic() < deadline_s, (
+                f"not within {ANSWERS_WITHIN_S} s: {what} ({self.arm.fault})"
+            )
             time.sleep(0.002)
 
     def _true(self, done: Callable[[], object]) -> bool:

@@ -25,7 +25,9 @@ ENDS_WITHIN_S = 60.0
 
 def jepa_arm(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ENDS_WITHIN_S, input=stdin)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=ENDS_WITHIN_S, input=stdin
+    )
 
 
 class FakeArm:
@@ -196,9 +198,7 @@ def test_calibrate_names_a_joint_that_was_not_moved(make_desk: Callable[..., Des
     desk = make_desk("feetech", connect=False)
     done = turn_by_hand(desk, -600, 800, still=(4,))
     out = tmp_path / "mine.yaml"
-    ended = jepa_arm(
-        "calibrate", "arm", "--port", desk.port.path, "--out", out, "--yes", "--range-s", 2.5
-    )
+    ended = jepa_arm("calibrate", "arm", "--port", desk.port.path, "--out", out, "--yes", "--range-s", 2.5)
     done.set()
     assert ended.returncode == 2 and "servo 4 (wrist_flex): moved by 0.00 rad only" in ended.stderr
     assert not out.exists()

@@ -17,7 +17,15 @@ MOST_S = 0.2
 # A busy machine makes the emulator late; what is survived here is one bad answer, not a machine without time.
 PATIENT = {"max_silence_s": 0.3}
 
-SURVIVED = ("checksum:3", "wrong_id:3", "truncated:3", "garbage:3", "glitch:3", "silent:3+0.03", "slow:3=5+0.3")
+SURVIVED = (
+    "checksum:3",
+    "wrong_id:3",
+    "truncated:3",
+    "garbage:3",
+    "glitch:3",
+    "silent:3+0.03",
+    "slow:3=5+0.3",
+)
 STOPPED = {
     "lost:3": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable and the power supply"),
     "silent:3": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable"),
@@ -59,7 +67,9 @@ def test_it_is_survived(make_desk: Callable[..., Desk], bus: str, words: str) ->
     desk.wait(lambda: desk.speed() > 0.5, "the arm goes on")
     desk.stop_moving()
     desk.seconds_until_rest()
-    desk.wait(lambda: np.abs(desk.arm.state().positions - desk.positions()).max() < 0.002, "it measures truly")
+    desk.wait(
+        lambda: np.abs(desk.arm.state().positions - desk.positions()).max() < 0.002, "it measures truly"
+    )
 
 
 @pytest.mark.parametrize("words", STOPPED)
@@ -113,9 +123,8 @@ def test_on_fault_decides_whether_the_others_hold_or_let_go(make_desk: Callable[
         desk.start_moving()
         desk.port.inject("overload:3")
         desk.wait_for_fault()
-        desk.wait(
-            lambda: all(torque == (held and i != 3) for i, torque in desk.port.torques().items()), choice
-        )
+        wanted = {i: held and i != 3 for i in desk.config.ids}
+        desk.wait(lambda wanted=wanted, desk=desk: desk.port.torques() == wanted, choice)
 
 
 @pytest.mark.parametrize("bus", BUSES)
@@ -145,7 +154,7 @@ def test_a_servo_that_is_missing_at_connect_is_named(make_desk: Callable[..., De
 def test_a_joint_found_outside_its_limits_is_refused(make_desk: Callable[..., Desk], bus: str) -> None:
     desk = make_desk(bus, connect=False)
     desk.port.inject("jump:1=1500")
-    with pytest.raises(ArmError, match=r"servo 1 \(shoulder_pan\) is measured at 2.30 rad, outside -1.92 to 1.92"):
+    with pytest.raises(ArmError, match=r"servo 1 \(shoulder_pan\) is measured at 2.30 rad, outside"):
         desk.arm.connect()
     assert not any(desk.port.torques().values())
 
