@@ -151,8 +151,8 @@ def with_measured(
 
     if high - low > MOST_OF_A_TURN:
         raise ArmError(
-            f"{servo.label}: its ticks run over the end of the turn ({low} to {high}): start with the joint in "
-            "the middle of its range, and for Dynamixel turn its horn so that the middle reads about 2048"
+            f"{servo.label}: its ticks run over the end of the turn ({low} to {high}): start with the joint "
+            "in the middle of its range, and for Dynamixel turn its horn so that the middle reads about 2048"
         )
     moved = servo.model_copy(update={"zero_ticks": zero})
     lower, upper = sorted(moved.position(ticks) for ticks in (low, high))

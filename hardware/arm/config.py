@@ -192,6 +192,13 @@ def arm_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in ARMS_DIR.glob("*.yaml")))
 
 
+def arm_config_for(arm: str, robot: Robot) -> ArmConfig:
+    """The arm file of `robot` on the bus `arm`, or the file that `arm` names. Raises `ArmError`."""
+    config = load_arm_config(arm_file(robot.name, arm) if arm in MODELS else arm)
+    config.check_fits(robot)
+    return config
+
+
 def arm_file(robot: str, bus: str) -> Path:
     """The arm file of `robot` on `bus`; of the bus's only arm where no robot is named. Raises `ArmError`."""
     names = [

@@ -53,7 +53,8 @@ def show(bus: ServoBus, found: dict[int, int]) -> None:
             print(f"{servo_id:4}  model {number} (not one that jepa-arm drives)")
             continue
         reading = bus.read([servo_id])[servo_id]
+        torque, alarms = "on" if reading.torque else "off", ", ".join(reading.alarms) or "-"
         print(
             f"{servo_id:4}  {names[number]:14} {reading.ticks:7} {reading.voltage_v:6.1f} "
-            f"{reading.temperature_c:4.0f}  {'on' if reading.torque else 'off':6}  {', '.join(reading.alarms) or '-'}"
+            f"{reading.temperature_c:4.0f}  {torque:6}  {alarms}"
         )

@@ -106,7 +106,8 @@ class DynamixelServo(EmulatedServo):
         for (address, size), value in {
             MODEL: model.number, (6, 1): 50, ID: servo_id, BAUD: 3, RETURN_DELAY: 250,
             OPERATING_MODE: POSITION_MODE, (13, 1): 2, (24, 4): 10,
-            TEMPERATURE_LIMIT: model.temperature_limit, MAX_VOLTAGE: model.max_voltage, MIN_VOLTAGE: model.min_voltage, (36, 2): 885,
+            TEMPERATURE_LIMIT: model.temperature_limit, MAX_VOLTAGE: model.max_voltage,
+            MIN_VOLTAGE: model.min_voltage, (36, 2): 885,
             CURRENT_LIMIT: model.current_limit, VELOCITY_LIMIT: model.velocity_limit, MAX_POSITION: 4095,
             MIN_POSITION: 0, SHUTDOWN: 0x34, RETURN_LEVEL: 2,
         }.items():  # fmt: skip

@@ -27,7 +27,8 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting(0, "seed of the first scene and of the planner"),
     "camera": Setting("hardware.camera.file:FileCamera", "what makes the real camera: module:callable"),
     "camera_source": Setting("", "what the real camera reads from: a path or a device"),
-    "arm": Setting("", "what makes the real arm: module:callable"),
+    "arm": Setting("", "the real arm: feetech, dynamixel, an arm file, or module:callable"),
+    "port": Setting("", "serial port of the real arm's servos; empty: the arm file's"),
 }
 
 
@@ -72,7 +73,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="arm_node",
         restart="never",
-        parameters={"arm": "arm"},
+        parameters={"arm": "arm", "robot": "robot", "port": "port"},
         world="real",
     ),
     Process(
