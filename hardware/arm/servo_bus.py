@@ -23,7 +23,8 @@ from typing import Any
 from hardware.errors import ArmError
 
 # The longest a servo may think before its answer: a USB adapter's latency, and twice what is usual on top.
-REPLY_TIMEOUT_S = 0.012
+REPLY_TIMEOUT_S = 0.015
+ATTEMPTS = 5
 ERROR_SERVO = re.compile(r"motor (\d+): (.*)")
 
 
@@ -128,8 +129,8 @@ class ServoBus(ABC):
         return dict(self._call("broadcast_scan"))
 
     def model_of(self, servo_id: int) -> int:
-        """The model number that the servo reports; asked three times before it counts as missing."""
-        return self._register(servo_id, "model_number", retries=2)
+        """The model number that the servo reports."""
+        return self._register(servo_id, "model_number")
 
     def set_torque(self, ids: Iterable[int], on: bool) -> None:
         for servo_id in ids:
@@ -139,8 +140,23 @@ class ServoBus(ABC):
         """Talk at another baud; the servos keep theirs."""
         self._call("set_baudrate", baud)
 
-    def _register(self, servo_id: int, name: str, retries: int = 0) -> int:
-        return int(self._call("read_register_with_error", servo_id, name, retries)[0])
+    def _register(self, servo_id: int, name: str) -> int:
+        """A register of one servo, once two answers in a row agree.
+
+        Neither protocol numbers its packets: a single answer could be the late one to an earlier question.
+        """
+        before: int | None = None
+        for attempt in range(ATTEMPTS):
+            try:
+                value = int(self._call("read_register_with_error", servo_id, name)[0])
+            except BusError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            if value == before:
+                return value
+            before = value
+        raise BusError(f"motor {servo_id}: its answers for {name} differ", servo_id)
 
     def _block(self, ids: Sequence[int], address: int, size: int) -> dict[int, tuple[bytes, int]]:
         """These registers of every servo in one sync read, and each one's status byte."""

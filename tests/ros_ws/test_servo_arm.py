@@ -1,10 +1,10 @@
-"""The graph without a planner on emulated servos: commands to the gate move the arm, and whatever breaks stops it."""
+"""The graph without a planner on emulated servos: commands to the gate move the arm, whatever breaks stops it."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,8 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from hardware.arm.config import ARMS_DIR, load_arm_config
 from hardware.arm.contract import JointCommand
-from hardware.arm.emulator.make import emulated_bus
-from hardware.arm.emulator.port import FakePort
+from hardware.arm.emulator.process import FakeArm
 from hardware.robot import load_robot
 
 from .conftest import STARTS_WITHIN_S, Peer, now_ns
@@ -42,7 +41,7 @@ WITHOUT = ("encoder", "planner")
 class Desk:
     """A running graph, the servos that it drives, and someone who commands the gate."""
 
-    def __init__(self, graph: Graph, port: FakePort, arm: str, link: Path) -> None:
+    def __init__(self, graph: Graph, port: FakeArm, arm: str, link: Path) -> None:
         self.graph, self.port, self.link = graph, port, link
         self.config = load_arm_config(arm)
         self.peer = Peer(graph.domain_id)
@@ -133,7 +132,7 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     arm = arm_file(folder, request.param)
     link = folder / "tty"
     start = {joint.name: joint.home for joint in ROBOT.joints}
-    with FakePort(emulated_bus(load_arm_config(arm), start), link) as port:
+    with FakeArm(load_arm_config(arm), start, link) as port:
         settings = {"robot": "so101", "arm": arm, "port": str(link), "camera_source": str(pictures(folder))}
         graph = Graph(settings, world="real", without=WITHOUT, log_dir=folder / "logs")
         with graph:
@@ -221,12 +220,14 @@ def test_the_arm_rests_when_the_gate_is_killed_and_when_its_own_driver_is(desk: 
     assert np.abs(desk.positions() - at).max() < 0.01
 
 
-def test_up_drives_an_arm_alone_and_says_what_a_robot_without_a_bundle_lacks(up: StartUp, tmp_path: Path) -> None:
+def test_up_drives_an_arm_alone_and_says_what_a_robot_without_a_bundle_lacks(
+    up: StartUp, tmp_path: Path
+) -> None:
     no_bundle = up("--robot", "so101", "--arm", "feetech", "--port", "/dev/nothing")
     assert no_bundle.wait_for_end(STARTS_WITHIN_S) == 2
     assert "train a bundle for so101; until there is one, --arm-only" in no_bundle.output
 
-    with FakePort(emulated_bus(load_arm_config("so101-feetech"))) as port:
+    with FakeArm(load_arm_config("so101-feetech")) as port:
         alone = up("--robot", "so101", "--arm", "feetech", "--port", port.path, "--arm-only")
         alone.wait_for("ready", STARTS_WITHIN_S)
         assert all(port.torques().values())

@@ -12,8 +12,7 @@ import pytest
 
 from hardware.arm.config import ArmConfig, arm_file, load_arm_config
 from hardware.arm.contract import JointCommand
-from hardware.arm.emulator.make import emulated_bus
-from hardware.arm.emulator.port import FakePort
+from hardware.arm.emulator.process import FakeArm
 from hardware.arm.servo_arm import ServoArm
 from hardware.errors import ArmError
 
@@ -28,7 +27,7 @@ class Desk:
     """An arm, its emulated servos, and someone who commands it at 100 Hz on a thread."""
 
     config: ArmConfig
-    port: FakePort
+    port: FakeArm
     arm: ServoArm
     refusals: list[str] = field(default_factory=list)
     _hand: threading.Thread | None = None
@@ -127,8 +126,7 @@ def make_desk() -> Iterator[Callable[..., Desk]]:
     def make(bus: str, connect: bool = True, **changes: object) -> Desk:
         content = load_arm_config(arm_file("", bus)).model_dump() | changes
         config = ArmConfig.model_validate(content)
-        port = FakePort(emulated_bus(config))
-        port.open()
+        port = FakeArm(config)
         desk = Desk(config, port, ServoArm(config, port.path))
         made.append(desk)
         if connect:

@@ -222,7 +222,7 @@ def test_the_arm_file_refuses_what_cannot_work(tmp_path: Path) -> None:
     assert "on_fault: input should be 'hold' or 'torque_off'" in refusal(on_fault="panic")
     assert "two servos have the id 2" in refusal(servo_id=2)
     assert "two servos have the joint elbow_flex" in refusal(servo_joint="elbow_flex")
-    assert "lower limit 2 is not below upper limit 1.92" in refusal(servo_lower=2.0)
+    assert "lower limit 2 is not below upper limit 1.9" in refusal(servo_lower=2.0)
     assert "but servo 1 counts 0 to 4095" in refusal(servo_zero_ticks=100)
     assert "no feetech servo 'xl330-m288'; known: sts3215" in refusal(servo_model="xl330-m288")
     assert "servos.0.velocity: input should be greater than 0" in refusal(servo_velocity=0.0)
