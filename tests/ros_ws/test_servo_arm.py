@@ -1,4 +1,4 @@
-"""The graph without a planner on emulated servos: commands to the gate move the arm, whatever breaks stops it."""
+"""The graph without a planner on emulated servos: commands to the gate move the arm, any fault stops it."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _next(pipe: Connection) -> tuple[Any, ...]:
 
 
 def hurry() -> None:
-    """Come before everything else on this machine, where that is permitted, as a servo's own processor does."""
+    """Come before everything else on this machine, if that is permitted, as a servo's own processor does."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:

@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from jepa_arm_bringup.domain import Domain, claim_domain
 from jepa_arm_bringup.environment import ros_environment
 from jepa_arm_bringup.errors import GraphError
-from jepa_arm_bringup.processes import Process, parameters_of, processes_of
+from jepa_arm_bringup.processes import Process, World, parameters_of, processes_of
 from jepa_arm_bringup.shared_memory import remove_leaked_segments
 
 STOP_GRACE_S = 2.0
@@ -50,7 +50,7 @@ class Graph:
         settings: Mapping[str, Any],
         *,
         domain_id: int | None = None,
-        world: Literal["simulated", "real"] = "simulated",
+        world: World = "simulated",
         without: tuple[str, ...] = (),
         log_dir: Path | None = None,
         tell: Callable[[str], None] = lambda line: None,

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Where the graph runs: with the simulator, with a camera and an arm of ours, or with a camera and an arm that
+# ros2_control drives.
+World = Literal["simulated", "real", "ros2_control"]
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -37,8 +41,8 @@ class Process:
     """One process: an executable of a ROS package, run as the lifecycle node `name`.
 
     `parameters` maps a ROS parameter of the node to the name of a setting. A process that ends by itself is
-    started again if `restart` is "always". `world` says where it belongs: with the simulated world, with
-    the real one, or with both.
+    started again if `restart` is "always". `world` says where it belongs: with the simulated world, with a
+    real one, only with one that ros2_control drives, or with all.
     """
 
     name: str
@@ -47,7 +51,7 @@ class Process:
     restart: Literal["always", "never"]
     parameters: Mapping[str, str] = field(default_factory=dict)
     remaps: Mapping[str, str] = field(default_factory=dict)
-    world: Literal["both", "simulated", "real"] = "both"
+    world: Literal["both"] | World = "both"
 
 
 PROCESSES = (
@@ -75,6 +79,14 @@ PROCESSES = (
         restart="never",
         parameters={"arm": "arm", "robot": "robot", "port": "port"},
         world="real",
+    ),
+    # It has nothing to remember: it looks anew at who commands.
+    Process(
+        "controller",
+        package="jepa_arm_ros",
+        executable="controller_node",
+        restart="always",
+        world="ros2_control",
     ),
     Process(
         "encoder",
@@ -107,8 +119,13 @@ PROCESSES = (
 )
 
 
-def processes_of(world: Literal["simulated", "real"]) -> tuple[Process, ...]:
-    return tuple(process for process in PROCESSES if process.world in ("both", world))
+def processes_of(world: World) -> tuple[Process, ...]:
+    """The rows of that world. ros2_control's is a real one whose arm has its driver elsewhere."""
+    if world == "ros2_control":
+        worlds, elsewhere = ("both", "real", "ros2_control"), "arm"
+    else:
+        worlds, elsewhere = ("both", world), ""
+    return tuple(process for process in PROCESSES if process.world in worlds and process.name != elsewhere)
 
 
 def settings_of(processes: tuple[Process, ...]) -> dict[str, Setting]:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from jepa_arm_bringup.errors import GraphError
+from jepa_arm_bringup.processes import World
 
 EXAMPLE = "jepa-arm up --task push"
 TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
@@ -30,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument(
         "--arm",
-        help="drive a real arm instead of the simulator: feetech, dynamixel, an arm file or module:callable",
+        help="a real arm instead of the simulator's: feetech, dynamixel, an arm file (.yaml), ros2_control "
+        "(whose controllers run elsewhere) or module:callable",
     )
     parser.add_argument("--port", help="serial port of the arm's servos (default: the arm file's)")
     parser.add_argument(
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     graph = Graph(
         settings,
         domain_id=args.domain_id,
-        world="real" if args.arm else "simulated",
+        world=world_of(args.arm),
         without=NO_PLANNING if args.arm_only else (),
         tell=tell,
     )
@@ -93,6 +95,12 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     }
 
 
+def world_of(arm: str | None) -> World:
+    if arm is None:
+        return "simulated"
+    return "ros2_control" if arm == "ros2_control" else "real"
+
+
 def arm_settings(args: argparse.Namespace, robot_file: str = "") -> Mapping[str, Any]:
     """What the arm and its gate are told. Raises ArmError or RobotError before anything is started."""
     from hardware.arm.config import arm_config_for
@@ -101,8 +109,11 @@ def arm_settings(args: argparse.Namespace, robot_file: str = "") -> Mapping[str,
     robot_file = args.robot or robot_file
     if not args.arm or not robot_file:
         raise GraphError("--arm-only needs --arm and --robot: which arm it is, and whose joints it moves")
+    robot = load_robot(robot_file)
+    if args.arm == "ros2_control":
+        return {"robot": robot_file}
     if ":" not in args.arm:
-        arm_config_for(args.arm, load_robot(robot_file))
+        arm_config_for(args.arm, robot)
     return {"robot": robot_file, "arm": args.arm, "port": args.port or ""}
 
 
