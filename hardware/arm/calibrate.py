@@ -81,7 +81,7 @@ def let_go(bus: ServoBus, config: ArmConfig, yes: bool) -> None:
         input("The arm will go limp. Hold it, then press Enter. ")
     for servo in config.servos:
         bus.model_of(servo.id)
-    bus.set_torque(config.ids, False)
+    bus.torque_off(config.ids)
 
 
 def measure_zeros(bus: ServoBus, config: ArmConfig, yes: bool) -> dict[int, int]:

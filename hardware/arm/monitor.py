@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hardware.arm.config import ArmConfig, ServoConfig
-from hardware.arm.servo_bus import Reading
+from hardware.arm.servo_bus import Goal, Reading
 
 SUPPLY_TOLERANCE = 0.2  # a supply that sags by more than this share of what it was at connect is a fault
 # A reading further from the last than the joint can have moved is a jump.
 JUMP_SPEED_SHARE, JUMP_MARGIN_RAD = 2.0, 0.06
-BLOCKED_ERROR_RAD, BLOCKED_SPEED_SHARE = 0.1, 0.05
+BLOCKED_ERROR_RAD, BLOCKED_SPEED_SHARE = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ FAULTS: dict[str, FaultKind] = {
     "encoder": FaultKind("says that its encoder fails", "replace it"),
     "electrical shock": FaultKind("says that its motor is short of power", "check the power supply"),
     "blocked": FaultKind("does not follow", "free the joint, then recover", 0.25),
+    "driver": FaultKind("the arm's driver failed", "this is a bug: report it with the log, then recover"),
 }
 
 
@@ -82,8 +83,8 @@ class Monitor:
         self._since: dict[tuple[str, int], float] = {}
         self._jumped = False
 
-    def judge(self, readings: Mapping[int, Reading], goals: Mapping[int, float], now_s: float) -> Verdict:
-        """Judge one reading of every servo, taken at `now_s` on a steady clock; `goals` are in rad."""
+    def judge(self, readings: Mapping[int, Reading], goals: Mapping[int, Goal], now_s: float) -> Verdict:
+        """Judge one reading of every servo, taken at `now_s` on a steady clock."""
         for servo_id, reading in readings.items():
             servo = self._servos[servo_id]
             for kind, holds, detail in self._conditions(servo, reading, goals.get(servo_id)):
@@ -92,7 +93,7 @@ class Monitor:
         return self._judge_motion(readings, now_s)
 
     def _conditions(
-        self, servo: ServoConfig, reading: Reading, goal: float | None
+        self, servo: ServoConfig, reading: Reading, goal: Goal | None
     ) -> list[tuple[str, bool, str]]:
         """(kind, whether it holds now, detail), the most telling first."""
         supply_v = self._supply_v.setdefault(servo.id, reading.voltage_v)
@@ -113,10 +114,9 @@ class Monitor:
         # A servo that gave up its torque for an alarm is told as that alarm.
         conditions.append(("servo_reset", not reading.torque and not reading.alarms, ""))
         if goal is not None:
-            behind = abs(goal - servo.position(reading.ticks))
-            speed = abs(reading.ticks_s / servo.ticks_per_rad)
-            blocked = behind > BLOCKED_ERROR_RAD and speed < BLOCKED_SPEED_SHARE * servo.velocity
-            conditions.append(("blocked", blocked, f"{behind:.2f} rad behind"))
+            behind = abs(goal.ticks - reading.ticks) / abs(servo.ticks_per_rad)
+            stands = abs(reading.ticks_s) < BLOCKED_SPEED_SHARE * goal.ticks_s
+            conditions.append(("blocked", behind > BLOCKED_ERROR_RAD and stands, f"{behind:.2f} rad behind"))
         return conditions
 
     def _lasts(self, kind: str, servo_id: int, holds: bool, now_s: float) -> bool:
@@ -127,16 +127,22 @@ class Monitor:
 
     def _judge_motion(self, readings: Mapping[int, Reading], now_s: float) -> Verdict:
         """One impossible position is a bad reading, to be left out; two in a row are a fault."""
-        positions = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
-        for servo_id, position in positions.items():
-            servo = self._servos[servo_id]
-            possible = JUMP_MARGIN_RAD + JUMP_SPEED_SHARE * servo.velocity * (now_s - self._last_s)
-            way = position - self._last.get(servo_id, position)
-            if abs(way) <= possible:
+        for servo_id, reading in readings.items():
+            if self.can_be(servo_id, reading, now_s):
                 continue
             if self._jumped:
+                servo = self._servos[servo_id]
+                way = servo.position(reading.ticks) - self._last[servo_id]
                 return Verdict(False, Fault("position_jump", servo_id, servo.joint, f"by {way:+.2f} rad"))
             self._jumped = True
             return Verdict(False)
-        self._last, self._last_s, self._jumped = positions, now_s, False
+        self._last = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
+        self._last_s, self._jumped = now_s, False
         return Verdict(True)
+
+    def can_be(self, servo_id: int, reading: Reading, now_s: float) -> bool:
+        """Whether the joint can have moved to this reading since the last that was trusted."""
+        servo = self._servos[servo_id]
+        possible = JUMP_MARGIN_RAD + JUMP_SPEED_SHARE * servo.velocity * (now_s - self._last_s)
+        position = servo.position(reading.ticks)
+        return abs(position - self._last.get(servo_id, position)) <= possible

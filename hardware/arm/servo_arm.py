@@ -33,6 +33,7 @@ SERVO_WATCHDOG_SHARE = 1.5
 CONNECT_TOLERANCE_RAD = 0.2
 # A stop is written again with every reading for so long: nothing acknowledges a sync write.
 REPEAT_STOP_S = 0.3
+CONNECT_READS, STILL_TICKS = 10, 10
 # Servos that are not to be written to after their fault: one is gone, the other has forgotten its limits.
 LEFT_ALONE = ("servo_lost", "servo_reset")
 LOG = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class ServoArm:
         self._end_thread()
         try:
             if self._fault is None and self.config.on_disconnect == "torque_off":
-                self._bus.set_torque(self.config.ids, False)
+                self._bus.torque_off(self.config.ids)
             if self._fault is None:
                 self._bus.set_watchdog(self.config.ids, 0.0)
         except ArmError as error:
@@ -184,7 +185,7 @@ class ServoArm:
             self._bus.prepare(servo.id)
 
     def _take_hold(self) -> None:
-        readings = self._bus.read(self.config.ids)
+        readings = self._agreed_readings()
         for servo in self.config.servos:
             reading = readings[servo.id]
             position = servo.position(reading.ticks)
@@ -204,12 +205,29 @@ class ServoArm:
             for servo in self.config.servos
         }
         self._write(here)
-        self._bus.set_torque(self.config.ids, True)
+        self._bus.torque_on(self.config.ids)
         self._write(
             here
         )  # where torque takes a goal of its own, and for what the first write may have missed
         self._bus.set_watchdog(self.config.ids, SERVO_WATCHDOG_SHARE * self.config.command_timeout_s)
-        self._accept(self._bus.read(self.config.ids))
+        self._accept(self._agreed_readings())
+
+    def _agreed_readings(self) -> dict[int, Reading]:
+        """Readings whose positions the ones before agree with: nothing else says that they can be true."""
+        before: dict[int, Reading] = {}
+        for attempt in range(CONNECT_READS):
+            try:
+                readings = self._bus.read(self.config.ids)
+            except BusError:
+                if attempt == CONNECT_READS - 1:
+                    raise
+                continue
+            if before and all(abs(readings[i].ticks - before[i].ticks) <= STILL_TICKS for i in readings):
+                return readings
+            before = readings
+        raise ArmError(
+            "the servos' positions change from reading to reading: hold the arm still, then connect"
+        )
 
     # The thread
 
@@ -218,7 +236,11 @@ class ServoArm:
         due_s = time.monotonic()
         while not self._ending.is_set():
             with self._bus_lock:
-                self._cycle()
+                try:
+                    self._cycle()
+                except Exception as error:  # whatever it is, the arm must not go on without its watchdog
+                    LOG.exception("in the arm's thread")
+                    self._fail(Fault("driver", 0, "", repr(error)))
             due_s = max(due_s + period_s, time.monotonic() - period_s)
             self._ending.wait(max(due_s - time.monotonic(), 0.0))
 
@@ -245,11 +267,7 @@ class ServoArm:
 
     def _accept(self, readings: Mapping[int, Reading]) -> None:
         now_s = time.monotonic()
-        goals = (
-            {i: self._servos[i].position(goal.ticks) for i, goal in self._goals.items()}
-            if self._driving
-            else {}
-        )
+        goals = self._goals if self._driving else {}
         verdict = self._monitor.judge(readings, goals, now_s)
         if verdict.fault is not None:
             self._fail(verdict.fault)
@@ -302,20 +320,26 @@ class ServoArm:
         without = fault.servo_id if fault.kind in LEFT_ALONE else 0
         try:
             if self.config.on_fault == "torque_off":
-                self._bus.set_torque([i for i in self.config.ids if i != without], False)
+                self._bus.torque_off([i for i in self.config.ids if i != without])
             elif again:
                 self._bus.write_goals({i: goal for i, goal in self._goals.items() if i != without})
             else:
-                self._brake(without)
+                self._brake(without, believe=fault.kind == "position_jump")
         except ArmError as error:
             LOG.error("while stopping: %s", error)
 
-    def _brake(self, without: int = 0) -> None:
-        """Send each servo to where it comes to rest when it brakes now, and forget what it was sent to."""
+    def _brake(self, without: int = 0, believe: bool = False) -> None:
+        """Send each servo to where it comes to rest when it brakes now, and forget what it was sent to.
+
+        A reading that cannot be is left for the last trusted one, unless it is known to be true by now
+        (`believe`): a goal made of it would be a motion.
+        """
         self._driving = False
         readings = dict(self._snapshot.readings) if self._snapshot is not None else {}
+        now_s = time.monotonic()
         try:
-            readings.update(self._bus.read([i for i in self.config.ids if i != without]))
+            fresh = self._bus.read([i for i in self.config.ids if i != without])
+            readings.update({i: r for i, r in fresh.items() if believe or self._monitor.can_be(i, r, now_s)})
         except ArmError:
             pass  # the last trusted reading serves: it is at most max_silence_s old
         goals = {}
@@ -324,11 +348,10 @@ class ServoArm:
                 continue
             servo = self._servos[servo_id]
             position, velocity = servo.position(reading.ticks), reading.ticks_s / servo.ticks_per_rad
-            rest = position + math.copysign(velocity**2 / (2 * servo.acceleration), velocity)
+            way = min(abs(velocity), servo.velocity) ** 2 / (2 * servo.acceleration)
             lower, upper = min(servo.lower, position), max(servo.upper, position)
-            goals[servo_id] = Goal(
-                servo.ticks(min(max(rest, lower), upper)), *self._pace(servo, servo.velocity)
-            )
+            rest = min(max(position + math.copysign(way, velocity), lower), upper)
+            goals[servo_id] = Goal(servo.ticks(rest), *self._pace(servo, servo.velocity))
         try:
             self._write(goals)
         except PortGone as error:

@@ -132,9 +132,13 @@ class ServoBus(ABC):
         """The model number that the servo reports."""
         return self._register(servo_id, "model_number")
 
-    def set_torque(self, ids: Iterable[int], on: bool) -> None:
+    def torque_on(self, ids: Iterable[int]) -> None:
         for servo_id in ids:
-            self._call("write_register_with_error", servo_id, "torque_enable", int(on))
+            self._call("write_register_with_error", servo_id, "torque_enable", 1)
+
+    def torque_off(self, ids: Sequence[int]) -> None:
+        """To all at once, so that one that is gone keeps it from none; nobody acknowledges it."""
+        self._call("sync_write_register", list(ids), "torque_enable", [0] * len(ids))
 
     def set_baud(self, baud: int) -> None:
         """Talk at another baud; the servos keep theirs."""

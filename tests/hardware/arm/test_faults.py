@@ -118,12 +118,16 @@ def recover(desk: Desk, words: str) -> None:
 
 @pytest.mark.parametrize("bus", BUSES)
 def test_on_fault_decides_whether_the_others_hold_or_let_go(make_desk: Callable[..., Desk], bus: str) -> None:
-    for choice, held in (("hold", True), ("torque_off", False)):
+    for choice, fault, dead in (
+        ("hold", "overload:3", 3),
+        ("torque_off", "overload:3", 3),
+        ("torque_off", "lost:1", 1),
+    ):
         desk = make_desk(bus, on_fault=choice)
         desk.start_moving()
-        desk.port.inject("overload:3")
+        desk.port.inject(fault)
         desk.wait_for_fault()
-        wanted = {i: held and i != 3 for i in desk.config.ids}
+        wanted = {i: choice == "hold" and i != dead for i in desk.config.ids}
         desk.wait(lambda wanted=wanted, desk=desk: desk.port.torques() == wanted, choice)
 
 

@@ -121,11 +121,10 @@ PROCESSES = (
 
 def processes_of(world: World) -> tuple[Process, ...]:
     """The rows of that world. ros2_control's is a real one whose arm has its driver elsewhere."""
-    if world == "ros2_control":
-        worlds, elsewhere = ("both", "real", "ros2_control"), "arm"
-    else:
-        worlds, elsewhere = ("both", world), ""
-    return tuple(process for process in PROCESSES if process.world in worlds and process.name != elsewhere)
+    if world != "ros2_control":
+        return tuple(process for process in PROCESSES if process.world in ("both", world))
+    worlds = ("both", "real", "ros2_control")
+    return tuple(process for process in PROCESSES if process.world in worlds and process.name != "arm")
 
 
 def settings_of(processes: tuple[Process, ...]) -> dict[str, Setting]:
