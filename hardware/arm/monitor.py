@@ -18,6 +18,8 @@ from hardware.arm.servo_bus import Goal, Reading
 SUPPLY_TOLERANCE = 0.2  # a supply that sags by more than this share of what it was at connect is a fault
 # A reading further from the last than the joint can have moved is a jump.
 JUMP_SPEED_SHARE, JUMP_MARGIN_RAD = 2.0, 0.06
+# So many readings in a row that agree with each other, but not with what was, are believed.
+JUMP_READINGS = 3
 BLOCKED_ERROR_RAD, BLOCKED_SPEED_SHARE = 0.1, 0.25
 
 
@@ -39,6 +41,9 @@ FAULTS: dict[str, FaultKind] = {
     "position_jump": FaultKind(
         "measures a position that the joint cannot have moved to",
         "look whether its horn or gear slipped, then run `jepa-arm calibrate arm`",
+    ),
+    "position_noise": FaultKind(
+        "measures positions that contradict each other", "check its cable and its magnet, or replace it"
     ),
     "overload": FaultKind("says that it is overloaded", "free the joint, power it off and on, then recover"),
     "overcurrent": FaultKind("draws too much current", "free the joint, then recover", 0.2),
@@ -77,11 +82,12 @@ class Verdict:
 class Monitor:
     def __init__(self, config: ArmConfig) -> None:
         self._servos = {servo.id: servo for servo in config.servos}
+        self._period_s = 1.0 / config.rate_hz
         self._last: dict[int, float] = {}  # joint positions, rad
         self._last_s = 0.0
         self._supply_v: dict[int, float] = {}
         self._since: dict[tuple[str, int], float] = {}
-        self._jumped = False
+        self._jumps: list[tuple[int, float]] = []  # servo and position (rad) of untrusted readings in a row
 
     def judge(self, readings: Mapping[int, Reading], goals: Mapping[int, Goal], now_s: float) -> Verdict:
         """Judge one reading of every servo, taken at `now_s` on a steady clock."""
@@ -126,19 +132,33 @@ class Monitor:
         return now_s - self._since.setdefault((kind, servo_id), now_s) >= FAULTS[kind].after_s
 
     def _judge_motion(self, readings: Mapping[int, Reading], now_s: float) -> Verdict:
-        """One impossible position is a bad reading, to be left out; two in a row are a fault."""
-        for servo_id, reading in readings.items():
-            if self.can_be(servo_id, reading, now_s):
-                continue
-            if self._jumped:
-                servo = self._servos[servo_id]
-                way = servo.position(reading.ticks) - self._last[servo_id]
-                return Verdict(False, Fault("position_jump", servo_id, servo.joint, f"by {way:+.2f} rad"))
-            self._jumped = True
+        """One impossible position is a bad reading, to be left out; several that agree are a fault."""
+        jumped = next((i for i, reading in readings.items() if not self.can_be(i, reading, now_s)), None)
+        if jumped is None:
+            self._last = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
+            self._last_s = now_s
+            self._jumps.clear()
+            return Verdict(True)
+        servo = self._servos[jumped]
+        position = servo.position(readings[jumped].ticks)
+        if self._jumps and not self._agrees(position, *self._jumps[-1], servo):
+            self._jumps.clear()
+        self._jumps.append((jumped, position))
+        if len(self._jumps) < JUMP_READINGS:
             return Verdict(False)
-        self._last = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
-        self._last_s, self._jumped = now_s, False
-        return Verdict(True)
+        detail = f"by {position - self._last[jumped]:+.2f} rad"
+        return Verdict(False, Fault("position_jump", jumped, servo.joint, detail))
+
+    def _agrees(self, position: float, servo_id: int, before: float, servo: ServoConfig) -> bool:
+        return servo.id == servo_id and abs(position - before) <= JUMP_MARGIN_RAD + self._reach_a_cycle(servo)
+
+    def _reach_a_cycle(self, servo: ServoConfig) -> float:
+        return JUMP_SPEED_SHARE * servo.velocity * self._period_s
+
+    def suspect(self) -> tuple[int, str]:
+        """Servo and joint of the last reading that was not trusted; 0 and "" if there is none."""
+        servo_id = self._jumps[-1][0] if self._jumps else 0
+        return servo_id, self._servos[servo_id].joint if servo_id else ""
 
     def can_be(self, servo_id: int, reading: Reading, now_s: float) -> bool:
         """Whether the joint can have moved to this reading since the last that was trusted."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware.arm.config import ArmConfig, ServoConfig
+from hardware.arm.config import ArmConfig
 from hardware.arm.contract import JointCommand, JointState
+from hardware.arm.goals import goal_at, resting_goal
 from hardware.arm.monitor import Fault, Monitor
 from hardware.arm.servo_bus import BusError, Goal, PortGone, Reading, ServoBus, make_bus
 from hardware.errors import ArmError
@@ -122,7 +123,8 @@ class ServoArm:
                 measured = servo.position(snapshot.readings[servo.id].ticks)
                 lead = self.config.max_lead
                 target = min(max(targets[servo.joint], measured - lead), measured + lead)
-                goals[servo.id] = self._goal(servo, target, measured, command.duration_s)
+                speed = abs(target - measured) / command.duration_s
+                goals[servo.id] = goal_at(servo, servo.ticks(target), speed)
             self._write(goals)
             self._commanded_at_s, self._driving = time.monotonic(), True
         sent = np.array(
@@ -201,8 +203,7 @@ class ServoArm:
                 )
         self._bus.set_watchdog(self.config.ids, 0.0)
         here = {
-            servo.id: Goal(readings[servo.id].ticks, *self._pace(servo, servo.velocity))
-            for servo in self.config.servos
+            servo.id: goal_at(servo, readings[servo.id].ticks, servo.velocity) for servo in self.config.servos
         }
         self._write(here)
         self._bus.torque_on(self.config.ids)
@@ -275,6 +276,9 @@ class ServoArm:
             self._snapshot = Snapshot(readings, now_s, time.time_ns())
         else:
             self._counts["untrusted_reads"] += 1
+            snapshot = self._snapshot
+            if snapshot is not None and now_s - snapshot.read_at_s > self.config.max_silence_s:
+                self._fail(Fault("position_noise", *self._monitor.suspect()))
 
     def _missed(self, error: BusError) -> None:
         """A reading that failed is tried again in the next cycle, for as long as readings may be missing."""
@@ -335,23 +339,20 @@ class ServoArm:
         (`believe`): a goal made of it would be a motion.
         """
         self._driving = False
-        readings = dict(self._snapshot.readings) if self._snapshot is not None else {}
-        now_s = time.monotonic()
+        now_s, snapshot = time.monotonic(), self._snapshot
+        readings: dict[int, Reading] = {}
         try:
             fresh = self._bus.read([i for i in self.config.ids if i != without])
-            readings.update({i: r for i, r in fresh.items() if believe or self._monitor.can_be(i, r, now_s)})
+            readings = {i: r for i, r in fresh.items() if believe or self._monitor.can_be(i, r, now_s)}
         except ArmError:
-            pass  # the last trusted reading serves: it is at most max_silence_s old
-        goals = {}
-        for servo_id, reading in readings.items():
-            if servo_id == without:
-                continue
-            servo = self._servos[servo_id]
-            position, velocity = servo.position(reading.ticks), reading.ticks_s / servo.ticks_per_rad
-            way = min(abs(velocity), servo.velocity) ** 2 / (2 * servo.acceleration)
-            lower, upper = min(servo.lower, position), max(servo.upper, position)
-            rest = min(max(position + math.copysign(way, velocity), lower), upper)
-            goals[servo_id] = Goal(servo.ticks(rest), *self._pace(servo, servo.velocity))
+            pass  # the last trusted reading serves: it is little older than max_silence_s
+        goals = {i: resting_goal(self._servos[i], reading, 0.0) for i, reading in readings.items()}
+        if snapshot is not None:
+            for servo_id, reading in snapshot.readings.items():
+                if servo_id != without and servo_id not in goals:
+                    goals[servo_id] = resting_goal(
+                        self._servos[servo_id], reading, now_s - snapshot.read_at_s
+                    )
         try:
             self._write(goals)
         except PortGone as error:
@@ -386,14 +387,6 @@ class ServoArm:
         return {
             n: min(max(float(q), limits[n].lower), limits[n].upper) for n, q in zip(command.names, positions)
         }
-
-    def _goal(self, servo: ServoConfig, target: float, measured: float, duration_s: float) -> Goal:
-        speed = min(abs(target - measured) / duration_s, servo.velocity)
-        return Goal(servo.ticks(target), *self._pace(servo, speed))
-
-    def _pace(self, servo: ServoConfig, speed: float) -> tuple[float, float]:
-        ticks_per_rad = abs(servo.ticks_per_rad)
-        return speed * ticks_per_rad, servo.acceleration * ticks_per_rad
 
     def _write(self, goals: dict[int, Goal]) -> None:
         self._bus.write_goals(goals)

@@ -1,7 +1,7 @@
 """Beside an arm that ros2_control drives, for which the simulator stands in: it speaks the same topics.
 
 A real joint_trajectory_controller cannot run here (the ROS wheels have neither ros2_control nor
-control_msgs); its action is played by the two parts that are the same for every action: cancelling and status.
+control_msgs); two parts stand for its action that are the same for every action: cancelling, and status.
 """
 
 from __future__ import annotations

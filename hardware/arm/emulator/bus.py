@@ -95,6 +95,7 @@ class EmulatedBus(ABC, Generic[Servo]):
         self.cable_pulled = False
         self._now_s = 0.0
         self._received = b""
+        self._noisy = False
 
     def inject(self, fault: Fault) -> None:
         self.faults.inject(fault, self._now_s)
@@ -186,9 +187,15 @@ class EmulatedBus(ABC, Generic[Servo]):
         """These registers as the servo reports them."""
         registers = bytearray(servo.registers)
         at, length = servo.position_register
-        if address <= at < address + size and self.faults.spend("glitch", servo.servo_id, self._now_s):
-            wrong = servo.get(at, length) + GLITCH_TICKS
-            registers[at : at + length] = wrong.to_bytes(length, "little")
+        wrong = 0
+        if address <= at < address + size:
+            if self.faults.spend("glitch", servo.servo_id, self._now_s):
+                wrong = GLITCH_TICKS
+            if noise := self.faults.find("noise", servo.servo_id, self._now_s):
+                self._noisy = not self._noisy
+                wrong = round(noise.value) if self._noisy else -round(noise.value)
+        if wrong:
+            registers[at : at + length] = (servo.get(at, length) + wrong).to_bytes(length, "little")
         return bytes(registers[address : address + size])
 
     def _answering(self, servo_id: int) -> Servo | None:

@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
     "truncated": Kind("VALUE replies cut in the middle", 1, per_reply=True),
     "garbage": Kind("noise before VALUE replies", 1, per_reply=True),
     "glitch": Kind("one reply with the position 700 ticks off and a good checksum", 1, per_reply=True),
+    "noise": Kind("every position VALUE ticks off, to one side and the other", 700),
     "slow": Kind("every reply VALUE ms late", 30),
     "reset": Kind("brown-out: torque off, what is not saved back at its default"),
     "overload": Kind("more torque than it may give for too long: status error, torque off"),

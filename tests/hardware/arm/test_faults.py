@@ -23,6 +23,7 @@ SURVIVED = (
     "truncated:3",
     "garbage:3",
     "glitch:3",
+    "glitch:3=2",
     "silent:3+0.03",
     "slow:3=5+0.3",
 )
@@ -39,6 +40,11 @@ STOPPED = {
     "voltage:3=3.5": ("voltage", "servo 3 (elbow_flex) has a wrong supply voltage (3.5 V)", "power supply"),
     "stuck:3": ("blocked", "servo 3 (elbow_flex) does not follow", "free the joint"),
     "jump:3=400": ("position_jump", "servo 3 (elbow_flex) measures a position", "calibrate arm"),
+    "noise:3": (
+        "position_noise",
+        "servo 3 (elbow_flex) measures positions that contradict",
+        "check its cable",
+    ),
     "cable": ("port_gone", "the serial port is gone", "plug the USB cable in again"),
 }
 # These take longer to be sure of, and meanwhile the arm does as it is told.

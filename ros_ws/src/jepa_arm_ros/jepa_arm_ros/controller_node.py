@@ -1,11 +1,11 @@
 """Beside an arm that ros2_control drives: nobody but the gate commands its joint_trajectory_controller.
 
-Such an arm needs no driver of ours: the gate publishes to the controller's topic, its joint_state_broadcaster
-publishes joint_states. But the controller also has an action, FollowJointTrajectory, and takes its topic from
-anyone. This node ends what runs there when it becomes active; whoever commands past the gate later has his goal
-cancelled, and the gate is stopped until someone has looked.
+Such an arm needs no driver of ours: the gate publishes to the controller's topic, its
+joint_state_broadcaster publishes joint_states. But the controller also has an action, FollowJointTrajectory,
+and takes its topic from anyone. This node ends what runs there when it becomes active; a goal that comes past
+the gate later is cancelled, and the gate is stopped until someone has looked.
 
-The action's types (control_msgs) are not needed for that: cancelling and status are the same for every action.
+The action's own types (control_msgs) are not needed: cancelling and status are the same for every action.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ControllerNode(LifecycleNode):
         self.stop_gate.call_async(Trigger.Request())
 
     def cancel_all(self) -> None:
-        """A request without goal id and stamp cancels every goal; nothing answers where there is no action."""
+        """A request without goal id and stamp cancels every goal."""
         self.cancel.call_async(CancelGoal.Request())
 
 
