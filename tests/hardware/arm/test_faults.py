@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hardware.arm.emulator.faults import KINDS
+from hardware.arm.monitor import FAULTS
 from hardware.errors import ArmError
 
 from .conftest import BUSES, Desk
 
+MANUAL = Path(__file__).parents[3] / "docs" / "arms.md"
 MOST_S = 0.2
 # A busy machine makes the emulator late; what is survived here is one bad answer, not a machine without time.
 PATIENT = {"max_silence_s": 0.3}
@@ -54,6 +58,16 @@ SLOW_TO_TELL = ("overcurrent:3=1800", "stuck:3")
 def test_every_kind_of_fault_is_tested_here() -> None:
     tested = {words.partition(":")[0] for words in (*SURVIVED, *STOPPED)}
     assert tested == set(KINDS) and len(KINDS) >= 12
+
+
+def test_the_manual_has_every_fault_and_says_it_in_the_same_words() -> None:
+    manual = MANUAL.read_text()
+    faults = manual.partition("## Faults")[2].partition("\n## ")[0]
+    assert [kind for kind in KINDS if f"`{kind}`" not in faults] == []
+    assert [fault.what for fault in FAULTS.values() if f"`{fault.what}`" not in faults] == []
+    assert [
+        path for path in re.findall(r"\]\(([^)#:]+)\)", manual) if not (MANUAL.parent / path).exists()
+    ] == []
 
 
 @pytest.mark.parametrize("words", SURVIVED)
