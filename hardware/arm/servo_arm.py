@@ -287,10 +287,10 @@ class ServoArm:
         snapshot = self._snapshot
         if snapshot is None or time.monotonic() - snapshot.read_at_s <= self.config.max_silence_s:
             return
-        self._brake(without=error.servo_id)
+        self._brake(without=error.servo_id, read=False)  # at once; who is missing can wait
         lost = self._culprit(error.servo_id)
         joint = self._servos[lost].joint if lost in self._servos else ""
-        self._fail(Fault("servo_lost", lost, joint, str(error)))
+        self._fail(Fault("servo_lost", lost, joint, str(error)), braked=True)
 
     def _culprit(self, suspect: int) -> int:
         """The servo that does not answer when it is asked alone, the suspect first."""
@@ -309,55 +309,58 @@ class ServoArm:
 
     # Stopping
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: Fault, braked: bool = False) -> None:
         self._fault, self._stopped_at_s = fault, time.monotonic()
         self._counts["stops"] += 1
         LOG.error("the arm is stopped: %s", fault)
-        self._let_go_or_brake(fault)
+        self._let_go_or_brake(fault, braked)
 
     def _keep_stopped(self, fault: Fault) -> None:
         if fault.kind != "port_gone" and time.monotonic() - self._stopped_at_s < REPEAT_STOP_S:
-            self._let_go_or_brake(fault, again=True)
+            self._let_go_or_brake(fault, braked=True)
 
-    def _let_go_or_brake(self, fault: Fault, again: bool = False) -> None:
+    def _let_go_or_brake(self, fault: Fault, braked: bool) -> None:
         """As the arm file says, every servo that listens; the one at fault too: it must not push on."""
         without = fault.servo_id if fault.kind in LEFT_ALONE else 0
         try:
             if self.config.on_fault == "torque_off":
                 self._bus.torque_off([i for i in self.config.ids if i != without])
-            elif again:
+            elif braked:
                 self._bus.write_goals({i: goal for i, goal in self._goals.items() if i != without})
             else:
                 self._brake(without, believe=fault.kind == "position_jump")
         except ArmError as error:
             LOG.error("while stopping: %s", error)
 
-    def _brake(self, without: int = 0, believe: bool = False) -> None:
+    def _brake(self, without: int = 0, believe: bool = False, read: bool = True) -> None:
         """Send each servo to where it comes to rest when it brakes now, and forget what it was sent to.
 
-        A reading that cannot be is left for the last trusted one, unless it is known to be true by now
-        (`believe`): a goal made of it would be a motion.
+        By a fresh reading, or the last trusted one where that fails or is not to be waited for. A fresh one
+        that cannot be is left too, unless it is known to be true by now (`believe`): a goal made of it would
+        be a motion.
         """
         self._driving = False
         now_s, snapshot = time.monotonic(), self._snapshot
-        readings: dict[int, Reading] = {}
-        try:
-            fresh = self._bus.read([i for i in self.config.ids if i != without])
-            readings = {i: r for i, r in fresh.items() if believe or self._monitor.can_be(i, r, now_s)}
-        except ArmError:
-            pass  # the last trusted reading serves: it is little older than max_silence_s
-        goals = {i: resting_goal(self._servos[i], reading, 0.0) for i, reading in readings.items()}
+        fresh = self._read_for_brake(without, believe) if read else {}
+        goals = {i: resting_goal(self._servos[i], reading, 0.0) for i, reading in fresh.items()}
         if snapshot is not None:
+            age_s = now_s - snapshot.read_at_s
             for servo_id, reading in snapshot.readings.items():
                 if servo_id != without and servo_id not in goals:
-                    goals[servo_id] = resting_goal(
-                        self._servos[servo_id], reading, now_s - snapshot.read_at_s
-                    )
+                    goals[servo_id] = resting_goal(self._servos[servo_id], reading, age_s)
         try:
             self._write(goals)
         except PortGone as error:
             if self._fault is None:
                 self._fail(Fault("port_gone", 0, "", str(error)))
+
+    def _read_for_brake(self, without: int, believe: bool) -> dict[int, Reading]:
+        now_s = time.monotonic()
+        try:
+            fresh = self._bus.read([i for i in self.config.ids if i != without])
+        except ArmError:
+            return {}
+        return {i: r for i, r in fresh.items() if believe or self._monitor.can_be(i, r, now_s)}
 
     # How
 

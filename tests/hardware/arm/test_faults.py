@@ -35,6 +35,7 @@ STOPPED = {
     "lost:3": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable and the power supply"),
     "silent:3": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable"),
     "checksum:3=1000": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable"),
+    "slow:3=33": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable"),
     "slow:3=80": ("servo_lost", "servo 3 (elbow_flex) does not answer", "check its cable"),
     "reset:3": ("servo_reset", "servo 3 (elbow_flex) has restarted", "the supply broke down"),
     "overload:3": ("overload", "servo 3 (elbow_flex) says that it is overloaded", "free the joint"),
@@ -163,6 +164,23 @@ def test_a_servo_that_restarted_is_not_moved_by_what_is_sent_next(
     at = desk.positions()[1]
     time.sleep(0.15)
     assert desk.positions()[1] == pytest.approx(at) and not desk.port.torques()[2]
+
+
+@pytest.mark.parametrize("bus", BUSES)
+def test_a_wrong_position_is_never_made_a_goal(make_desk: Callable[..., Desk], bus: str) -> None:
+    desk = make_desk(bus, connect=False)
+    desk.port.inject("glitch:3")
+    desk.arm.connect()
+    desk.wait(lambda: desk.count("reads") > 5, "five readings")
+    assert np.abs(desk.positions()).max() < 1e-6, "connecting moved a joint"
+
+    desk.start_moving()
+    desk.stop_moving()
+    at = desk.positions()
+    desk.port.inject("glitch:3=2")
+    desk.arm.stop()
+    desk.seconds_until_rest()
+    assert np.abs(desk.positions() - at).max() < 0.3, "700 ticks are 1.07 rad"
 
 
 def test_a_servo_that_is_missing_at_connect_is_named(make_desk: Callable[..., Desk]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from rustypot import Xl330PyController
 
 from hardware.arm.contract import JointCommand, check_arm
 from hardware.errors import ArmError
@@ -140,6 +141,10 @@ def test_the_arm_rests_when_the_driver_is_killed(make_desk: Callable[..., Desk],
         at = desk.positions()
         assert desk.seconds_until_rest() <= 2 * MOST_S
         assert np.abs(desk.positions() - at).max() <= desk.config.max_lead + 0.1
+        if bus == "dynamixel":
+            time.sleep(0.2)  # the watchdog's 160 ms
+            servos = Xl330PyController(desk.port.path, 1_000_000, 0.1)
+            assert set(servos.sync_read_bus_watchdog([1, 6])) == {255}
     finally:
         driver.kill()
         driver.communicate()
