@@ -86,17 +86,21 @@ class Monitor:
         self._last: dict[int, float] = {}  # joint positions, rad
         self._last_s = 0.0
         self._supply_v: dict[int, float] = {}
-        self._since: dict[tuple[str, int], float] = {}
+        self._since: dict[
+            tuple[str, int], tuple[float, int]
+        ] = {}  # since when it holds, in how many readings
         self._jumps: list[tuple[int, float]] = []  # servo and position (rad) of untrusted readings in a row
 
-    def judge(self, readings: Mapping[int, Reading], goals: Mapping[int, Goal], now_s: float) -> Verdict:
-        """Judge one reading of every servo, taken at `now_s` on a steady clock."""
+    def judge(
+        self, readings: Mapping[int, Reading], goals: Mapping[int, Goal], began_s: float, now_s: float
+    ) -> Verdict:
+        """Judge one reading of every servo, taken between `began_s` and `now_s` on a steady clock."""
         for servo_id, reading in readings.items():
             servo = self._servos[servo_id]
             for kind, holds, detail in self._conditions(servo, reading, goals.get(servo_id)):
                 if self._lasts(kind, servo_id, holds, now_s):
                     return Verdict(False, Fault(kind, servo_id, servo.joint, detail))
-        return self._judge_motion(readings, now_s)
+        return self._judge_motion(readings, began_s, now_s)
 
     def _conditions(
         self, servo: ServoConfig, reading: Reading, goal: Goal | None
@@ -129,14 +133,18 @@ class Monitor:
         if not holds:
             self._since.pop((kind, servo_id), None)
             return False
-        return now_s - self._since.setdefault((kind, servo_id), now_s) >= FAULTS[kind].after_s
+        since_s, readings = self._since.get((kind, servo_id), (now_s, 0))
+        self._since[kind, servo_id] = since_s, readings + 1
+        # In readings too: after a pause of ours, two of them prove nothing.
+        after_s = FAULTS[kind].after_s
+        return now_s - since_s >= after_s and readings >= after_s / (2 * self._period_s)
 
-    def _judge_motion(self, readings: Mapping[int, Reading], now_s: float) -> Verdict:
+    def _judge_motion(self, readings: Mapping[int, Reading], began_s: float, now_s: float) -> Verdict:
         """One impossible position is a bad reading, to be left out; several that agree are a fault."""
         jumped = next((i for i, reading in readings.items() if not self.can_be(i, reading, now_s)), None)
         if jumped is None:
             self._last = {i: self._servos[i].position(reading.ticks) for i, reading in readings.items()}
-            self._last_s = now_s
+            self._last_s = began_s
             self._jumps.clear()
             return Verdict(True)
         servo = self._servos[jumped]

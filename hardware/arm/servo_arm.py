@@ -24,6 +24,7 @@ from hardware.arm.config import ArmConfig
 from hardware.arm.contract import JointCommand, JointState
 from hardware.arm.goals import goal_at, resting_goal
 from hardware.arm.monitor import Fault, Monitor
+from hardware.arm.priority import come_first
 from hardware.arm.servo_bus import BusError, Goal, PortGone, Reading, ServoBus, make_bus
 from hardware.errors import ArmError
 
@@ -42,7 +43,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One trusted reading of every servo. `read_at_s` is on the steady clock, `stamp_ns` time.time_ns()."""
+    """One trusted reading of every servo, and when it began: on the steady clock, and time.time_ns()."""
 
     readings: Mapping[int, Reading]
     read_at_s: float
@@ -211,7 +212,8 @@ class ServoArm:
             here
         )  # where torque takes a goal of its own, and for what the first write may have missed
         self._bus.set_watchdog(self.config.ids, SERVO_WATCHDOG_SHARE * self.config.command_timeout_s)
-        self._accept(self._agreed_readings())
+        began_s = time.monotonic()
+        self._accept(self._agreed_readings(), began_s)
 
     def _agreed_readings(self) -> dict[int, Reading]:
         """Readings whose positions the ones before agree with: nothing else says that they can be true."""
@@ -233,6 +235,8 @@ class ServoArm:
     # The thread
 
     def _run(self) -> None:
+        if not come_first():
+            LOG.info("no real-time priority for the arm's thread: a busy machine may stop the arm")
         period_s = 1.0 / self.config.rate_hz
         due_s = time.monotonic()
         while not self._ending.is_set():
@@ -264,16 +268,16 @@ class ServoArm:
             self._mistrust = False
             self._counts["untrusted_reads"] += 1
             return
-        self._accept(readings)
+        self._accept(readings, now_s)
 
-    def _accept(self, readings: Mapping[int, Reading]) -> None:
+    def _accept(self, readings: Mapping[int, Reading], began_s: float) -> None:
         now_s = time.monotonic()
         goals = self._goals if self._driving else {}
-        verdict = self._monitor.judge(readings, goals, now_s)
+        verdict = self._monitor.judge(readings, goals, began_s, now_s)
         if verdict.fault is not None:
             self._fail(verdict.fault)
         elif verdict.trusted:
-            self._snapshot = Snapshot(readings, now_s, time.time_ns())
+            self._snapshot = Snapshot(readings, began_s, time.time_ns() - round((now_s - began_s) * 1e9))
         else:
             self._counts["untrusted_reads"] += 1
             snapshot = self._snapshot

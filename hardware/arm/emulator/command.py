@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     from hardware.arm.emulator.faults import KINDS
     from hardware.arm.emulator.make import emulated_bus
     from hardware.arm.emulator.port import FakePort
-    from hardware.arm.emulator.process import hurry
     from hardware.errors import ArmError
 
     if args.list_faults:
@@ -58,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
         raise ArmError(f"{args.config}: is for bus {config.bus}, not --bus {args.bus}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.getsignal(signal.SIGINT))
-    hurry()
     with FakePort(emulated_bus(config), args.link) as port:
         print(port.path, flush=True)
         for words in args.faults:

@@ -20,6 +20,7 @@ from typing import Any
 
 from hardware.arm.emulator.bus import EmulatedBus, Reply
 from hardware.arm.emulator.faults import parse_fault
+from hardware.arm.priority import come_first
 from hardware.errors import ArmError
 
 # Without traffic the servos are brought forward this often.
@@ -131,6 +132,7 @@ class FakePort:
             return self._bus.servos
 
     def _serve(self) -> None:
+        come_first()  # as a servo has a processor of its own
         pending: list[Reply] = []
         while not self._bus.cable_pulled and not self._closing.is_set():
             wait_s = IDLE_S if not pending else min(max(pending[0].due_s - self.now_s, 0.0), IDLE_S)

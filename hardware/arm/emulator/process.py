@@ -8,7 +8,6 @@ with FakeArm(load_arm_config("so101-feetech")) as fake:
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from hardware.arm.config import ArmConfig
 from hardware.arm.emulator.make import emulated_bus
 from hardware.arm.emulator.port import FakePort
+from hardware.arm.priority import come_first
 from hardware.errors import ArmError
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -92,7 +92,7 @@ class FakeArm:
 
 def _run(pipe: Connection, config: ArmConfig, positions: dict[str, float], link: Path | None) -> None:
     """The process: a port, and answers to what the other end asks of it."""
-    hurry()
+    come_first()  # as a servo has a processor of its own
     with FakePort(emulated_bus(config, positions), link) as port:
         pipe.send(port.path)
         while (request := _next(pipe))[0] != "close":
@@ -108,11 +108,3 @@ def _next(pipe: Connection) -> tuple[Any, ...]:
         return pipe.recv()
     except EOFError:  # whoever started it is gone
         return ("close",)
-
-
-def hurry() -> None:
-    """Come before everything else on this machine, if that is permitted, as a servo's own processor does."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        return
