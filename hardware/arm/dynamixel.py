@@ -77,10 +77,9 @@ class DynamixelBus(ServoBus):
 
     def set_watchdog(self, ids: Sequence[int], timeout_s: float) -> None:
         steps = min(max(math.ceil(timeout_s / WATCHDOG_UNIT_S), 1), MAX_WATCHDOG) if timeout_s else 0
-        for servo_id in ids:
-            # Zero first: it clears a watchdog that has stopped the servo.
-            for value in (0, steps) if steps else (0,):
-                self._call("write_register_with_error", servo_id, "bus_watchdog", value)
+        # Zero first: it clears a watchdog that has stopped its servo.
+        for value in (0, steps) if steps else (0,):
+            self._call("sync_write_register", list(ids), "bus_watchdog", [value] * len(ids))
 
     @staticmethod
     def model_numbers() -> dict[str, int]:

@@ -58,6 +58,7 @@ class ServoArm:
         self._by_joint = {servo.joint: servo for servo in config.servos}
         self._bus: ServoBus = make_bus(config.bus, {servo.id: servo.model for servo in config.servos})
         self._bus_lock = threading.RLock()
+        self._servo_watchdog_s = SERVO_WATCHDOG_SHARE * config.command_timeout_s
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._reset()
@@ -71,6 +72,7 @@ class ServoArm:
         self._commanded_at_s = self._stopped_at_s = 0.0
         self._counts: Counter[str] = Counter()
         self._mistrust = False
+        self._cycled_at_s = self._bad_since_s = 0.0  # the last cycle; since when no reading was trusted
 
     # The contract
 
@@ -211,7 +213,7 @@ class ServoArm:
         self._write(
             here
         )  # where torque takes a goal of its own, and for what the first write may have missed
-        self._bus.set_watchdog(self.config.ids, SERVO_WATCHDOG_SHARE * self.config.command_timeout_s)
+        self._bus.set_watchdog(self.config.ids, self._servo_watchdog_s)
         began_s = time.monotonic()
         self._accept(self._agreed_readings(), began_s)
 
@@ -253,6 +255,10 @@ class ServoArm:
         if self._fault is not None:
             return self._keep_stopped(self._fault)
         now_s = time.monotonic()
+        if now_s - self._cycled_at_s > self._servo_watchdog_s:
+            # This machine paused, and the servos' watchdogs have stopped them: the next commands go on.
+            self._bus.set_watchdog(self.config.ids, self._servo_watchdog_s)
+        self._cycled_at_s = now_s
         if self._driving and now_s - self._commanded_at_s > self.config.command_timeout_s:
             LOG.warning("commands ceased: the arm is stopped where it is")
             self._brake()
@@ -261,7 +267,7 @@ class ServoArm:
         except PortGone as error:
             return self._fail(Fault("port_gone", 0, "", str(error)))
         except BusError as error:
-            return self._missed(error)
+            return self._missed(error, now_s)
         self._counts["reads"] += 1
         if self._mistrust:
             # After a failed transaction the first answer may be the late one of the request before.
@@ -277,19 +283,23 @@ class ServoArm:
         if verdict.fault is not None:
             self._fail(verdict.fault)
         elif verdict.trusted:
+            self._bad_since_s = 0.0
             self._snapshot = Snapshot(readings, began_s, time.time_ns() - round((now_s - began_s) * 1e9))
         else:
             self._counts["untrusted_reads"] += 1
-            snapshot = self._snapshot
-            if snapshot is not None and now_s - snapshot.read_at_s > self.config.max_silence_s:
+            if self._bad_for_too_long(began_s):
                 self._fail(Fault("position_noise", *self._monitor.suspect()))
 
-    def _missed(self, error: BusError) -> None:
+    def _bad_for_too_long(self, began_s: float) -> bool:
+        """Since the first bad reading in a row: a pause of this machine is no silence of theirs."""
+        self._bad_since_s = self._bad_since_s or began_s
+        return time.monotonic() - self._bad_since_s > self.config.max_silence_s
+
+    def _missed(self, error: BusError, began_s: float) -> None:
         """A reading that failed is tried again in the next cycle, for as long as readings may be missing."""
         self._counts["bad_reads"] += 1
         self._mistrust = True
-        snapshot = self._snapshot
-        if snapshot is None or time.monotonic() - snapshot.read_at_s <= self.config.max_silence_s:
+        if not self._bad_for_too_long(began_s):
             return
         self._brake(without=error.servo_id, read=False)  # at once; who is missing can wait
         lost = self._culprit(error.servo_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,47 +15,47 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_arm_bringup.graph import Graph
-from jepa_arm_interfaces.msg import SafetyStatus
+from jepa_arm_interfaces.msg import Latent, SafetyStatus
 from jepa_arm_ros import qos
 from jepa_arm_ros.messages import command_message
-from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from hardware.arm.config import ARMS_DIR, load_arm_config
 from hardware.arm.contract import JointCommand
 from hardware.arm.emulator.process import FakeArm
+from hardware.arm.priority import PRIORITY
 from hardware.robot import load_robot
 
 from .conftest import STARTS_WITHIN_S, Peer, now_ns
-from .up_command import StartUp
+from .up_command import ROOT, StartUp
 
 pytestmark = pytest.mark.ros
 
 MOST_S = 0.2
-REST_RAD_S = 0.02
 SPEED_RAD_S = 0.5
 COMMAND_PERIOD_S = 0.07
 ROBOT = load_robot("so101")
-WITHOUT = ("encoder", "planner")
+WITHOUT = ("planner",)
 
 
 class Desk:
     """A running graph, the servos that it drives, and someone who commands the gate."""
 
-    def __init__(self, graph: Graph, port: FakeArm, arm: str, link: Path) -> None:
-        self.graph, self.port, self.link = graph, port, link
+    def __init__(self, graph: Graph, port: FakeArm, arm: str) -> None:
+        self.graph, self.port = graph, port
         self.config = load_arm_config(arm)
         self.peer = Peer(graph.domain_id)
         self.states: list[JointState] = []
-        self.frames = 0
+        self.latents = 0
         self.safety = SafetyStatus()
         self.arm_health: dict[str, str] = {}
         node = self.peer.node
         node.create_subscription(JointState, "joint_states", self.states.append, qos.JOINT_STATES)
         node.create_subscription(SafetyStatus, "safety/status", self.on_safety, qos.STATUS)
         node.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, qos.RECORD)
-        node.create_subscription(CameraInfo, "camera/camera_info", self.on_camera_info, qos.CAMERA_INFO)
+        node.create_subscription(Latent, "latent", self.on_latent, qos.LATENT)
         self.publisher = node.create_publisher(JointTrajectory, "planner/command", qos.COMMAND)
         self.recover = node.create_client(Trigger, "arm/recover")
         self.reset = node.create_client(Trigger, "safety/reset")
@@ -62,8 +64,8 @@ class Desk:
     def on_safety(self, status: SafetyStatus) -> None:
         self.safety = status
 
-    def on_camera_info(self, _: CameraInfo) -> None:
-        self.frames += 1
+    def on_latent(self, _: Latent) -> None:
+        self.latents += 1
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -106,12 +108,16 @@ class Desk:
 
     def seconds_until_rest(self, watch_s: float = 0.5) -> float:
         """From now to the last moment at which a joint truly moved, watched for so long."""
-        began_s = moved_s = time.monotonic()
-        while time.monotonic() - began_s < watch_s:
-            if self.speed() > REST_RAD_S:
-                moved_s = time.monotonic()
-            time.sleep(0.002)
-        return moved_s - began_s
+        began_s, _ = self.port.moved()
+        time.sleep(watch_s)
+        return max(self.port.moved()[1] - began_s, 0.0)
+
+    def hurry(self) -> None:
+        """Gate and arm before the rest of the machine, if permitted: they are timed, not how busy it is."""
+        for name in ("gate", "arm"):
+            for thread in Path(f"/proc/{self.graph.pid(name)}/task").iterdir():
+                with contextlib.suppress(PermissionError):
+                    os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(PRIORITY))
 
     def ask(self, client: object) -> Trigger.Response:
         answer = client.call_async(Trigger.Request())  # type: ignore[attr-defined]
@@ -133,12 +139,14 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     link = folder / "tty"
     start = {joint.name: joint.home for joint in ROBOT.joints}
     with FakeArm(load_arm_config(arm), start, link) as port:
-        settings = {"robot": "so101", "arm": arm, "port": str(link), "camera_source": str(pictures(folder))}
+        settings = {"robot": "so101", "arm": arm, "port": str(link)}
+        settings |= {"camera_source": str(pictures(folder)), "bundle": str(ROOT / "models" / "panda-push")}
         graph = Graph(settings, world="real", without=WITHOUT, log_dir=folder / "logs")
         with graph:
             graph.start()
             graph.wait_ready(STARTS_WITHIN_S)
-            desk = Desk(graph, port, arm, link)
+            desk = Desk(graph, port, arm)
+            desk.hurry()
             yield desk
             desk.peer.close()
 
@@ -176,7 +184,7 @@ def test_commands_to_the_gate_move_the_servos_and_are_measured(desk: Desk) -> No
     assert desk.peer.spin_until(measured)
     assert desk.peer.spin_until(lambda: "elbow_flex (servo 3)" in desk.arm_health)
     assert "°C" in desk.arm_health["elbow_flex (servo 3)"] and desk.arm_health["fault"] == ""
-    assert desk.frames > 0
+    assert desk.latents > 0
 
 
 def test_the_arm_rests_within_200_ms_when_commands_cease(desk: Desk) -> None:

@@ -26,6 +26,7 @@ from hardware.errors import ArmError
 # Without traffic the servos are brought forward this often.
 IDLE_S = 0.005
 READ_SIZE = 4096
+MOVING_TICKS_S = 13.0  # 0.02 rad/s
 # struct termios2 of asm-generic: four flag words, line and control characters, then input and output speed.
 TCGETS2 = 0x802C542A
 TERMIOS2_WORDS, OUTPUT_SPEED_WORD = 11, 10
@@ -41,6 +42,7 @@ class FakePort:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._started_at = time.monotonic()
+        self._moved_s = 0.0
         self.path = ""
 
     def __enter__(self) -> FakePort:
@@ -123,13 +125,24 @@ class FakePort:
         """How fast the shafts truly turn, in ticks/s."""
         return {servo_id: servo.shaft.velocity for servo_id, servo in self._observed().items()}
 
+    def moved(self) -> tuple[float, float]:
+        """The emulator's clock now, and when some shaft last truly turned faster than 0.02 rad/s."""
+        with self._lock:
+            self._advance()
+            return self.now_s, self._moved_s
+
     def torques(self) -> dict[int, bool]:
         return {servo_id: servo.torque for servo_id, servo in self._observed().items()}
 
     def _observed(self) -> dict[int, Any]:
         with self._lock:
-            self._bus.advance(self.now_s)
+            self._advance()
             return self._bus.servos
+
+    def _advance(self) -> None:
+        self._bus.advance(self.now_s)
+        if any(abs(servo.shaft.velocity) > MOVING_TICKS_S for servo in self._bus.servos.values()):
+            self._moved_s = self.now_s
 
     def _serve(self) -> None:
         come_first()  # as a servo has a processor of its own
@@ -143,7 +156,7 @@ class FakePort:
                     pending.sort(key=lambda reply: reply.due_s)
                 elif readable:
                     os.read(self._master, READ_SIZE)
-                self._bus.advance(self.now_s)
+                self._advance()
             while pending and pending[0].due_s <= self.now_s:
                 os.write(self._master, pending.pop(0).data)
         os.close(self._slave)

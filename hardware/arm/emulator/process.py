@@ -74,6 +74,10 @@ class FakeArm:
         """How fast the shafts truly turn, in ticks/s."""
         return self._ask("velocities")
 
+    def moved(self) -> tuple[float, float]:
+        """The emulator's clock now, and when some shaft last truly turned faster than 0.02 rad/s."""
+        return self._ask("moved")
+
     def torques(self) -> dict[int, bool]:
         return self._ask("torques")
 

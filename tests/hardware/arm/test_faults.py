@@ -132,7 +132,7 @@ def recover(desk: Desk, words: str) -> None:
         desk.port.inject("reset:3")
     desk.arm.connect()
     at = desk.positions()
-    assert np.abs(desk.arm.state().positions - at).max() < 0.02
+    desk.wait(lambda: np.abs(desk.arm.state().positions - at).max() < 0.02, "it measures truly")
     assert desk.arm.fault is None and all(desk.port.torques().values())
     desk.start_moving()
 
