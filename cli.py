@@ -34,6 +34,9 @@ class Command:
 COMMANDS = (
     Command("doctor", "tell what works on this machine and how to mend what does not", "doctor"),
     Command("new", "write the robot file of an arm from its URDF", "hardware.new_robot"),
+    Command("scan", "tell which servos answer on a bus", "hardware.arm.scan"),
+    Command("calibrate", "measure zero and range of an arm's joints", "hardware.arm.calibrate"),
+    Command("fake-arm", "emulate an arm's servos on a pty, with faults", "hardware.arm.emulator.command"),
     Command("collect", "record play episodes in the simulator", "sim.collect"),
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),
     Command("export", "make a bundle that robots can load from a training run", "planner.export"),
@@ -57,6 +60,7 @@ EXTRAS = {
     "tensorboard": "train",
     "torch": "train",
     "rclpy": "ros",
+    "rustypot": "arms",
     "openvino": "openvino",
     "pyrealsense2": "realsense",
     "ray": "ray",

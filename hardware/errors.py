@@ -11,3 +11,7 @@ class RobotError(ValueError):
 
 class CameraError(OSError):
     """A camera cannot be used; the message names the device or file and what to do."""
+
+
+class ArmError(OSError):
+    """An arm cannot be used or has been stopped; the message names servo, joint and what to do."""

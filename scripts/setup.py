@@ -132,7 +132,7 @@ def install_torch(log: TextIO) -> None:
 
 
 def install_project(log: TextIO) -> None:
-    pip(["--no-build-isolation", "--editable", f"{ROOT}[sim,train,dev]"], log)
+    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,sim,train,dev]"], log)
 
 
 def install_ros(log: TextIO) -> None:

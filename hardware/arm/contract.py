@@ -19,7 +19,10 @@ HOLD_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class JointState:
-    """Measured joints: `positions` (J,) rad, `velocities` (J,) rad/s, taken at `stamp_ns`."""
+    """Measured joints: `positions` (J,) rad, `velocities` (J,) rad/s, taken at `stamp_ns`.
+
+    A reading keeps its stamp: an arm that has nothing new hands out the same stamp again, or raises.
+    """
 
     names: tuple[str, ...]
     positions: NDArray[np.float64]
@@ -71,6 +74,13 @@ class Arm(Protocol):
     def stop(self) -> None: ...
 
     def disconnect(self) -> None: ...
+
+
+@runtime_checkable
+class Diagnosed(Protocol):
+    """An arm that also tells a technician how it is."""
+
+    def diagnostics(self) -> dict[str, str]: ...
 
 
 def check_arm(arm: Arm) -> None:

@@ -56,6 +56,7 @@ def test_simulated_and_real_world_share_what_thinks_and_guards() -> None:
     real = {process.name for process in processes_of("real")}
     assert simulated == {"sim", "encoder", "planner", "gate"}
     assert real == {"camera", "arm", "encoder", "planner", "gate"}
+    assert {process.name for process in processes_of("ros2_control")} == real - {"arm"} | {"controller"}
     assert "camera_source" not in settings_of(processes_of("simulated"))
 
 

@@ -39,6 +39,8 @@ StartNode = Callable[..., subprocess.Popen[str]]
         ("planner_node", {"robot": "r2d2"}, "no robot named 'r2d2'"),
         ("gate_node", {"rate_hz": 1e9}, "parameter rate_hz is 1000000000.0, expected float from 20 to 1000"),
         ("arm_node", {"arm": ""}, "parameter arm is '', which names nothing that can be imported"),
+        ("arm_node", {"arm": "feetech"}, "no arm file for robot 'panda' on bus feetech"),
+        ("arm_node", {"arm": "arm.yaml"}, "arm.yaml: no such arm file"),
         ("camera_node", {"camera": "no.such:Camera"}, "parameter camera is 'no.such:Camera'"),
     ],
 )

@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from jepa_arm_bringup.domain import Domain, claim_domain
 from jepa_arm_bringup.environment import ros_environment
 from jepa_arm_bringup.errors import GraphError
-from jepa_arm_bringup.processes import Process, parameters_of, processes_of
+from jepa_arm_bringup.processes import Process, World, parameters_of, processes_of
 from jepa_arm_bringup.shared_memory import remove_leaked_segments
 
 STOP_GRACE_S = 2.0
@@ -41,8 +41,8 @@ PR_SET_PDEATHSIG = 1
 class Graph:
     """The processes of one graph and the thread that looks after them. `stop` (or `with`) ends them all.
 
-    `settings` are those of the process table. `tell` gets one line for every change. With `log_dir` each
-    process writes to `log_dir/NAME.log`, else to this process's output.
+    `settings` are those of the process table, `without` names rows that are left out. `tell` gets one line
+    for every change. With `log_dir` each process writes to `log_dir/NAME.log`, else to this process's output.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Graph:
         settings: Mapping[str, Any],
         *,
         domain_id: int | None = None,
-        world: Literal["simulated", "real"] = "simulated",
+        world: World = "simulated",
+        without: tuple[str, ...] = (),
         log_dir: Path | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -58,7 +59,8 @@ class Graph:
         self._wanted_domain = domain_id
         self._log_dir = log_dir
         self._tell = tell
-        self._running = {process.name: _Running(process) for process in processes_of(world)}
+        table = (process for process in processes_of(world) if process.name not in without)
+        self._running = {process.name: _Running(process) for process in table}
         self._domain: Domain | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()

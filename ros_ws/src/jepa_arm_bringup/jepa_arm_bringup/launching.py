@@ -6,8 +6,6 @@ soon as they run, also after a restart.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import launch
 import launch_ros.actions
 import launch_ros.event_handlers
@@ -26,12 +24,12 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 from jepa_arm_bringup.environment import fast_dds_profile
-from jepa_arm_bringup.processes import SETTINGS, Process, processes_of, settings_of
+from jepa_arm_bringup.processes import SETTINGS, Process, World, processes_of, settings_of
 
 RESTART_DELAY_S = 0.2
 
 
-def launch_description(world: Literal["simulated", "real"]) -> launch.LaunchDescription:
+def launch_description(world: World) -> launch.LaunchDescription:
     processes = processes_of(world)
     actions: list[launch.Action] = [
         SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", str(fast_dds_profile())),

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Where the graph runs: with the simulator, with a camera and an arm of ours, or with a camera and an arm that
+# ros2_control drives.
+World = Literal["simulated", "real", "ros2_control"]
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -27,7 +31,8 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting(0, "seed of the first scene and of the planner"),
     "camera": Setting("hardware.camera.file:FileCamera", "what makes the real camera: module:callable"),
     "camera_source": Setting("", "what the real camera reads from: a path or a device"),
-    "arm": Setting("", "what makes the real arm: module:callable"),
+    "arm": Setting("", "the real arm: feetech, dynamixel, an arm file, or module:callable"),
+    "port": Setting("", "serial port of the real arm's servos; empty: the arm file's"),
 }
 
 
@@ -36,8 +41,8 @@ class Process:
     """One process: an executable of a ROS package, run as the lifecycle node `name`.
 
     `parameters` maps a ROS parameter of the node to the name of a setting. A process that ends by itself is
-    started again if `restart` is "always". `world` says where it belongs: with the simulated world, with
-    the real one, or with both.
+    started again if `restart` is "always". `world` says where it belongs: with the simulated world, with a
+    real one, only with one that ros2_control drives, or with all.
     """
 
     name: str
@@ -46,7 +51,7 @@ class Process:
     restart: Literal["always", "never"]
     parameters: Mapping[str, str] = field(default_factory=dict)
     remaps: Mapping[str, str] = field(default_factory=dict)
-    world: Literal["both", "simulated", "real"] = "both"
+    world: Literal["both"] | World = "both"
 
 
 PROCESSES = (
@@ -72,8 +77,16 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="arm_node",
         restart="never",
-        parameters={"arm": "arm"},
+        parameters={"arm": "arm", "robot": "robot", "port": "port"},
         world="real",
+    ),
+    # It has nothing to remember: it looks anew at who commands.
+    Process(
+        "controller",
+        package="jepa_arm_ros",
+        executable="controller_node",
+        restart="always",
+        world="ros2_control",
     ),
     Process(
         "encoder",
@@ -106,8 +119,12 @@ PROCESSES = (
 )
 
 
-def processes_of(world: Literal["simulated", "real"]) -> tuple[Process, ...]:
-    return tuple(process for process in PROCESSES if process.world in ("both", world))
+def processes_of(world: World) -> tuple[Process, ...]:
+    """The rows of that world. ros2_control's is a real one whose arm has its driver elsewhere."""
+    if world != "ros2_control":
+        return tuple(process for process in PROCESSES if process.world in ("both", world))
+    worlds = ("both", "real", "ros2_control")
+    return tuple(process for process in PROCESSES if process.world in worlds and process.name != "arm")
 
 
 def settings_of(processes: tuple[Process, ...]) -> dict[str, Setting]:

@@ -1,4 +1,4 @@
-"""`jepa-arm up`: start the graph in the simulator and keep it running until Ctrl-C."""
+"""`jepa-arm up`: start the graph, with the simulator or a real arm, and keep it running until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from types import FrameType
 from typing import Any
 
 from jepa_arm_bringup.errors import GraphError
+from jepa_arm_bringup.processes import World
 
 EXAMPLE = "jepa-arm up --task push"
 TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
 READY_TIMEOUT_S = 60.0
+# What is left out when there is only an arm to drive: everything that sees and plans.
+NO_PLANNING = ("camera", "encoder", "planner")
 WATCH_PERIOD_S = 0.2
 
 
@@ -26,6 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--planner", default="mode2", help="a planner by name, as for eval (default: mode2)")
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
+    parser.add_argument(
+        "--arm",
+        help="a real arm instead of the simulator's: feetech, dynamixel, an arm file (.yaml), ros2_control "
+        "(whose controllers run elsewhere) or module:callable",
+    )
+    parser.add_argument("--port", help="serial port of the arm's servos (default: the arm file's)")
+    parser.add_argument(
+        "--arm-only",
+        action="store_true",
+        help="arm and gate, no camera and no planner: for a robot without a bundle",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
@@ -38,8 +52,15 @@ def run(args: argparse.Namespace) -> int:
     enter_ros_environment()
     from jepa_arm_bringup.graph import Graph
 
-    settings = graph_settings(args)
-    with stop_signals(), Graph(settings, domain_id=args.domain_id, tell=tell) as graph:
+    settings = arm_settings(args) if args.arm_only else graph_settings(args)
+    graph = Graph(
+        settings,
+        domain_id=args.domain_id,
+        world=world_of(args.arm),
+        without=NO_PLANNING if args.arm_only else (),
+        tell=tell,
+    )
+    with stop_signals(), graph:
         graph.start()
         graph.wait_ready(READY_TIMEOUT_S)
         tell(f"ready; look around with ROS_DOMAIN_ID={graph.domain_id}, Ctrl-C stops everything")
@@ -52,12 +73,17 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     """The process table's settings from the command line. Raises BundleError before anything is started."""
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
+    from planner.errors import BundleError
     from planner.planners import make_planner
 
     bundle = load_bundle(args.bundle or default_bundle(args.task))
     robot_file = args.robot or bundle.robot
     robot = load_robot(robot_file)
-    bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
+    try:
+        bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
+    except BundleError as error:
+        hint = "; until there is one, --arm-only starts the arm and its gate" if args.arm else ""
+        raise BundleError(f"{error}{hint}") from error
     make_planner(args.planner, bundle)
     return {
         "task": args.task,
@@ -65,7 +91,30 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
         "robot": robot_file,
         "planner": args.planner,
         "seed": args.seed,
+        **(arm_settings(args, robot_file) if args.arm else {}),
     }
+
+
+def world_of(arm: str | None) -> World:
+    if arm is None:
+        return "simulated"
+    return "ros2_control" if arm == "ros2_control" else "real"
+
+
+def arm_settings(args: argparse.Namespace, robot_file: str = "") -> Mapping[str, Any]:
+    """What the arm and its gate are told. Raises ArmError or RobotError before anything is started."""
+    from hardware.arm.config import arm_config_for
+    from hardware.robot import load_robot
+
+    robot_file = args.robot or robot_file
+    if not args.arm or not robot_file:
+        raise GraphError("--arm-only needs --arm and --robot: which arm it is, and whose joints it moves")
+    robot = load_robot(robot_file)
+    if args.arm == "ros2_control":
+        return {"robot": robot_file}
+    if ":" not in args.arm:
+        arm_config_for(args.arm, robot)
+    return {"robot": robot_file, "arm": args.arm, "port": args.port or ""}
 
 
 def default_bundle(task: str) -> Path:
