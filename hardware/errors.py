@@ -11,3 +11,7 @@ class RobotError(ValueError):
 
 class CameraError(OSError):
     """A camera cannot be used; the message names the device or file and what to do."""
+
+
+class CameraUnplugged(CameraError):
+    """The camera is not connected, or not any more; the message names it."""
