@@ -197,15 +197,15 @@ def test_the_mapping_follows_clocks_that_drift_apart():
 def recording(device: SoftwareRealSense, tmp_path: Path) -> Path:
     """Twelve frames at 30 Hz, as the camera was read."""
     path = tmp_path / "table.db3"
-    recorder = rs.recorder(str(path), device.device)
-    camera = RealSenseCamera(size=device.size, depth=True, find=lambda serial: recorder)
+    recorders = [rs.recorder(str(path), device.device)]
+    camera = RealSenseCamera(size=device.size, depth=True, find=lambda serial: recorders[0])
     camera.open()
     for i in range(12):
         device.send(picture(20 * i), stamp_ms=1_700_000_000_000.0 + i * 33.0)
         camera.read(PATIENCE_S)
         time.sleep(1 / 30)  # it is played back as fast as it was recorded
     camera.close()
-    del recorder, camera  # the file is complete when nobody holds the recorder
+    recorders.clear()  # the file is complete when nobody holds the recorder
     return path
 
 
