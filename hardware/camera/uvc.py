@@ -37,7 +37,9 @@ class Connected:
 
 
 class UvcCamera:
-    """`device` is a path or a number. `exposure_ms` and `white_balance_k` lock what else adapts itself.
+    """`device` is a path, or N for /dev/videoN.
+
+    `exposure_ms` and `white_balance_k` lock what else adapts itself.
 
     The pictures are asked for as MJPG, without which USB 2 carries 640x480 at 30 Hz and hardly more; a camera
     without MJPG sends what it has. `size` is (width, height); some drivers give another one without a word,
@@ -46,15 +48,14 @@ class UvcCamera:
 
     def __init__(
         self,
-        device: str | int,
+        device: str,
         size: tuple[int, int] = (640, 480),
         rate_hz: float = 30.0,
         exposure_ms: float | None = None,
         white_balance_k: float | None = None,
         frame_id: str = "camera_optical_frame",
     ) -> None:
-        number = str(device).isdigit()
-        self.device = Path(f"/dev/video{device}") if number else Path(device)
+        self.device = Path(f"/dev/video{device}" if device.isdigit() else device)
         self._size, self._rate_hz = size, rate_hz
         self._exposure_ms, self._white_balance_k = exposure_ms, white_balance_k
         self._frame_id = frame_id

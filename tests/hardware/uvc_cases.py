@@ -167,7 +167,7 @@ def locks() -> None:
 
 
 def not_to_be_opened() -> None:
-    raised(CameraUnplugged, "/dev/video77 is not there", UvcCamera(77).open)
+    raised(CameraUnplugged, "/dev/video77 is not there", UvcCamera("77").open)
     camera = UvcCamera(str(DEVICE))
     camera.open()
     raised(CameraError, "in use by another program", UvcCamera(str(DEVICE)).open)

@@ -56,7 +56,7 @@ def test_simulated_and_real_world_share_what_thinks_and_guards() -> None:
     real = {process.name for process in processes_of("real")}
     assert simulated == {"sim", "encoder", "planner", "gate"}
     assert real == {"camera", "arm", "encoder", "planner", "gate"}
-    assert "camera_source" not in settings_of(processes_of("simulated"))
+    assert "camera" not in settings_of(processes_of("simulated"))
 
 
 def test_settings_reach_the_command_line_as_the_types_they_are() -> None:

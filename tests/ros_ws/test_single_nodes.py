@@ -39,7 +39,12 @@ StartNode = Callable[..., subprocess.Popen[str]]
         ("planner_node", {"robot": "r2d2"}, "no robot named 'r2d2'"),
         ("gate_node", {"rate_hz": 1e9}, "parameter rate_hz is 1000000000.0, expected float from 20 to 1000"),
         ("arm_node", {"arm": ""}, "parameter arm is '', which names nothing that can be imported"),
-        ("camera_node", {"camera": "no.such:Camera"}, "parameter camera is 'no.such:Camera'"),
+        (
+            "camera_node",
+            {"camera": "no.such:Camera"},
+            "camera no.such:Camera names nothing that can be imported",
+        ),
+        ("camera_node", {"camera": "realsense,fsp=30"}, "there is no option fsp for this kind of camera"),
     ],
 )
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(
@@ -115,7 +120,7 @@ def test_the_camera_node_publishes_what_the_camera_sees(
     frames, infos = [], []
     peer.node.create_subscription(Image, "camera/image_raw", frames.append, qos.IMAGE)
     peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, qos.CAMERA_INFO)
-    start_node("camera_node", own_domain, source=str(tmp_path))
+    start_node("camera_node", own_domain, camera=f"file:{tmp_path}")
     assert activate("camera", own_domain) == "active"
     assert peer.spin_until(lambda: len(frames) >= 10 and len(infos) >= 10)
     mount = load_robot("panda").camera
