@@ -119,7 +119,8 @@ def test_300_frames_reach_the_encoder_and_none_is_lost_or_repeated(
         peer.spin_until(lambda due=due: time.monotonic() >= due)
     assert [stamp_ns(latent.header.stamp) for latent in latents] == sent
     assert len({latent_values(latent).tobytes() for latent in latents}) == FRAMES
-    rig.wait_for("ok")
+    rig.status.clear()
+    assert peer.spin_until(lambda: bool(rig.status))
     lost = {key: rig.status[key] for key in ("repeated", "dark", "wrong_size", "replaced", "reconnects")}
     assert set(lost.values()) == {"0"}, lost
 

@@ -1,4 +1,4 @@
-"""`jepa-arm up`: start the graph in the simulator and keep it running until Ctrl-C."""
+"""`jepa-arm up`: start the graph, in the simulator or on real devices, and keep it running until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from jepa_arm_bringup.errors import GraphError
 
@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
+        "--camera",
+        help="a real camera instead of the simulator: realsense, uvc:DEVICE, file:PATH; "
+        "`jepa-arm cameras` lists them",
+    )
+    parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
     )
 
@@ -39,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from jepa_arm_bringup.graph import Graph
 
     settings = graph_settings(args)
-    with stop_signals(), Graph(settings, domain_id=args.domain_id, tell=tell) as graph:
+    world: Literal["simulated", "real"] = "simulated" if args.camera is None else "real"
+    with stop_signals(), Graph(settings, domain_id=args.domain_id, world=world, tell=tell) as graph:
         graph.start()
         graph.wait_ready(READY_TIMEOUT_S)
         tell(f"ready; look around with ROS_DOMAIN_ID={graph.domain_id}, Ctrl-C stops everything")
@@ -50,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     """The process table's settings from the command line. Raises BundleError before anything is started."""
+    from hardware.camera.source import camera_source
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
     from planner.planners import make_planner
@@ -59,12 +66,15 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     robot = load_robot(robot_file)
     bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
     make_planner(args.planner, bundle)
+    if args.camera is not None:
+        camera_source(args.camera, robot.camera.rate_hz, robot.camera.frame_id)
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
         "robot": robot_file,
         "planner": args.planner,
         "seed": args.seed,
+        "camera": args.camera or "",
     }
 
 

@@ -9,9 +9,9 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, Image
 
-from hardware.camera.contract import Frame, NoNewFrame
+from hardware.camera.contract import Frame, Intrinsics, NoNewFrame
 from hardware.camera.fit import Fit
-from hardware.camera.health import StreamConfig, StreamState
+from hardware.camera.health import StreamConfig, StreamHealth, StreamState
 from hardware.camera.reader import CameraReader
 from hardware.camera.source import camera_source
 from hardware.errors import CameraError
@@ -75,24 +75,21 @@ class CameraNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         given, size = self.parameters, self.source.size
-        config = StreamConfig(
-            size=size,
-            max_age_s=given.max_age_s,
-            silent_after_s=given.silent_after_s,
-            frozen_after_s=given.frozen_after_s,
-            blocked_after_s=given.blocked_after_s,
-            reconnect_after_s=given.reconnect_after_s,
-            dark_level=given.dark_level,
-        )
         try:
             if size is not None:
                 self.fit_of(size)
-            reader = CameraReader(self.source.make, config, reopen=self.source.live)
-            reader.start()
-        except (ValueError, OSError) as error:
+            self.config = StreamConfig(
+                size=size,
+                max_age_s=given.max_age_s,
+                silent_after_s=given.silent_after_s,
+                frozen_after_s=given.frozen_after_s,
+                blocked_after_s=given.blocked_after_s,
+                reconnect_after_s=given.reconnect_after_s,
+                dark_level=given.dark_level,
+            )
+        except CameraError as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        self.reader = reader
         self.image_publisher = self.create_publisher(
             Image, "camera/image_raw", qos.IMAGE, qos_overriding_options=qos.overridable()
         )
@@ -101,48 +98,48 @@ class CameraNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Opens the camera only now, so that a recording does not play before anybody listens."""
+        reader = CameraReader(self.source.make, self.config, reopen=self.source.live)
+        try:
+            reader.start()
+        except (ValueError, OSError) as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self.reader = reader
         self.stopping.clear()
-        self.publisher = threading.Thread(target=self.publish_frames, daemon=True)
+        self.publisher = threading.Thread(target=self.publish_frames, args=(reader,), daemon=True)
         self.publisher.start()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.stop_publishing()
+        self.stop_reading()
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.stop_reading()
-        return super().on_cleanup(state)
-
-    def publish_frames(self) -> None:
-        assert self.reader is not None
+    def publish_frames(self, reader: CameraReader) -> None:
         while not self.stopping.is_set():
             try:
-                self.publish(self.reader.take(TAKE_TIMEOUT_S).frame)
+                self.publish(reader.take(TAKE_TIMEOUT_S).frame, getattr(reader.camera, "intrinsics", None))
             except NoNewFrame:
                 self.stopping.wait(0.01)  # a recording at its end says so at once
             except CameraError as error:
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
-            self.tell_changes()
+            self.tell_changes(reader.health())
 
-    def publish(self, frame: Frame) -> None:
+    def publish(self, frame: Frame, lens: Intrinsics | None) -> None:
         height, width, _ = frame.image.shape
         fit = self.fit_of((width, height))
         fitted = fit.frame(frame)
         self.image_publisher.publish(image_message(fitted))
         if fitted.depth_mm is not None:
             self.depth_publisher.publish(depth_message(fitted))
-        own = getattr(self.reader and self.reader.camera, "intrinsics", None)
-        known = fit.intrinsics(own) if own else None
+        known = fit.intrinsics(lens) if lens else None
         self.info_publisher.publish(camera_info_message(self.mount, frame.stamp_ns, known))
         self.frames_sent += 1
 
     def fit_of(self, size: tuple[int, int]) -> Fit:
         return Fit(size, (self.mount.width, self.mount.height))
 
-    def tell_changes(self) -> None:
-        assert self.reader is not None
-        health = self.reader.health()
+    def tell_changes(self, health: StreamHealth) -> None:
         if health.state is self.told:
             return
         text = f"camera {self.source.text}: {health.state.value}" + (health.text and f", {health.text}")
@@ -155,7 +152,7 @@ class CameraNode(LifecycleNode):
     def stream_status(self) -> DiagnosticStatus:
         status = DiagnosticStatus(name="stream", hardware_id=self.source.text)
         if self.reader is None:
-            status.level, status.message = DiagnosticStatus.WARN, "not configured"
+            status.level, status.message = DiagnosticStatus.WARN, "not active"
             return status
         health = self.reader.health()
         status.level = LEVELS.get(health.state, DiagnosticStatus.ERROR)
@@ -165,19 +162,16 @@ class CameraNode(LifecycleNode):
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return status
 
-    def stop_publishing(self) -> None:
+    def stop_reading(self) -> None:
         self.stopping.set()
         if self.publisher is not None:
             self.publisher.join()
             self.publisher = None
-
-    def stop_reading(self) -> None:
         reader, self.reader = self.reader, None
         if reader is not None:
             reader.stop()
 
     def destroy_node(self) -> None:
-        self.stop_publishing()
         self.stop_reading()
         super().destroy_node()
 
