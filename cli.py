@@ -34,6 +34,7 @@ class Command:
 COMMANDS = (
     Command("doctor", "tell what works on this machine and how to mend what does not", "doctor"),
     Command("cameras", "list the cameras that are plugged in, look through one", "hardware.camera.command"),
+    Command("calibrate", "measure where a camera stands", "hardware.calibration.command"),
     Command("new", "write the robot file of an arm from its URDF", "hardware.new_robot"),
     Command("collect", "record play episodes in the simulator", "sim.collect"),
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),

@@ -15,3 +15,7 @@ class CameraError(OSError):
 
 class CameraUnplugged(CameraError):
     """The camera is not connected, or not any more; the message names it."""
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be made from what was given; the message says what is missing or wrong."""

@@ -9,12 +9,14 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, Image
 
+from hardware.calibration.moved import Comparison, Placement, compare
+from hardware.calibration.views import read_picture
 from hardware.camera.contract import Frame, Intrinsics, NoNewFrame
 from hardware.camera.fit import Fit
 from hardware.camera.health import StreamConfig, StreamHealth, StreamState
 from hardware.camera.reader import CameraReader
 from hardware.camera.source import camera_source
-from hardware.errors import CameraError
+from hardware.errors import CalibrationError, CameraError
 from hardware.robot import load_robot
 from jepa_arm_ros import qos
 from jepa_arm_ros.health import Health
@@ -29,6 +31,12 @@ LEVELS = {
     StreamState.OK: DiagnosticStatus.OK,
     StreamState.OPENING: DiagnosticStatus.WARN,
     StreamState.ENDED: DiagnosticStatus.WARN,
+}
+
+PLACEMENT_LEVELS = {
+    Placement.IN_PLACE: DiagnosticStatus.OK,
+    Placement.MOVED: DiagnosticStatus.ERROR,
+    Placement.UNKNOWN: DiagnosticStatus.WARN,
 }
 
 
@@ -62,16 +70,20 @@ class CameraNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("camera")
         self.parameters = read_parameters(self, CameraParameters)
-        self.mount = load_robot(self.parameters.robot).camera
+        robot = load_robot(self.parameters.robot)
+        self.mount, self.calibration = robot.camera, robot.camera_calibration
         self.source = camera_source(self.parameters.camera, self.mount.rate_hz, self.mount.frame_id)
         self.health = Health(self)
         self.health.also_report(lambda: {"frames_sent": self.frames_sent})
         self.health.also_report_status(self.stream_status)
+        if self.calibration is not None and self.calibration.reference is not None:
+            self.health.also_report_status(self.placement_status)
         self.frames_sent = 0
         self.reader: CameraReader | None = None
         self.publisher: threading.Thread | None = None
         self.stopping = threading.Event()
         self.told: StreamState | None = None
+        self.placement: Comparison | None = None
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         given, size = self.parameters, self.source.size
@@ -126,8 +138,11 @@ class CameraNode(LifecycleNode):
             self.tell_changes(reader.health())
 
     def publish(self, frame: Frame, lens: Intrinsics | None) -> None:
+        if self.placement is None:
+            self.compare_with_calibration(frame)
         height, width, _ = frame.image.shape
         fit = self.fit_of((width, height))
+        lens = self.measured_lens((width, height)) or lens
         fitted = fit.frame(frame)
         self.image_publisher.publish(image_message(fitted))
         if fitted.depth_mm is not None:
@@ -135,6 +150,24 @@ class CameraNode(LifecycleNode):
         known = fit.intrinsics(lens) if lens else None
         self.info_publisher.publish(camera_info_message(self.mount, frame.stamp_ns, known))
         self.frames_sent += 1
+
+    def compare_with_calibration(self, frame: Frame) -> None:
+        """Once, with the first frame: whether the camera still stands where it was calibrated."""
+        if self.calibration is None or self.calibration.reference is None:
+            return
+        try:
+            self.placement = compare(read_picture(self.calibration.reference), frame.image)
+        except CalibrationError as error:
+            self.placement = Comparison(Placement.UNKNOWN, None, str(error))
+        if self.placement.placement is not Placement.IN_PLACE:
+            self.get_logger().error(f"{self.placement.text}: run `jepa-arm calibrate camera` again")
+
+    def measured_lens(self, size: tuple[int, int]) -> Intrinsics | None:
+        """The calibration's, if it was made at this size."""
+        known = self.calibration
+        if known is None or (known.width, known.height) != size:
+            return None
+        return Intrinsics(*size, known.fx, known.fy, known.cx, known.cy, known.distortion)
 
     def fit_of(self, size: tuple[int, int]) -> Fit:
         return Fit(size, (self.mount.width, self.mount.height))
@@ -160,6 +193,14 @@ class CameraNode(LifecycleNode):
         age_ms = "" if health.age_s is None else f"{health.age_s * 1e3:.1f}"
         values = {"state": health.state.value, "age_ms": age_ms, **asdict(health.counts)}
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        return status
+
+    def placement_status(self) -> DiagnosticStatus:
+        status = DiagnosticStatus(name="placement", hardware_id=self.source.text)
+        if self.placement is None:
+            status.level, status.message = DiagnosticStatus.WARN, "no frame yet"
+            return status
+        status.level, status.message = PLACEMENT_LEVELS[self.placement.placement], self.placement.text
         return status
 
     def stop_reading(self) -> None:
