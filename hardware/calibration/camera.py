@@ -110,7 +110,7 @@ def calibrate(folder: Path, board: Board, robot: Robot) -> tuple[Lens, HandEye]:
     solved = solve(views, lens)
     picture = folder / RESIDUALS
     images, names = [one.image for one in taken], [one.name for one in taken]
-    write_picture(picture, draw_residuals(images, names, views, lens.intrinsics, solved))
+    write_picture(picture, draw_residuals(images, names, views, solved))
     for line in in_words(lens, solved, names):
         print(line)
     print(f"drawn in {picture}")
@@ -162,7 +162,7 @@ def find_boards(folder: Path, board: Board, robot: Robot) -> tuple[list[Taken], 
 def in_words(lens: Lens, solved: HandEye, names: list[str]) -> list[str]:
     import numpy as np
 
-    found, (x, y, z) = lens.intrinsics, solved.base_from_camera.position
+    found, (x, y, z) = solved.lens, solved.base_from_camera.position
     left_out = [name for name, kept in zip(names, solved.kept) if not kept]
     lines = [
         f"lens: fx {found.fx:.1f}, fy {found.fy:.1f}, cx {found.cx:.1f}, cy {found.cy:.1f} px; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hardware.camera.source import CameraSource
 from hardware.errors import CalibrationError
 
 GOOD_NUMBER = 15
-TAKE_TIMEOUT_S = 2.0
+PATIENCE_S = 3.0
 # Joints that move more than this (rad) around a picture blur it, and say where the tool is not.
 STILL_RAD = 0.003
 
@@ -46,12 +47,18 @@ def capture(folder: Path, source: CameraSource, arm: Arm, board: Board, ask: Ask
 
 
 def picture(reader: CameraReader) -> NDArray[np.uint8]:
-    """The next picture from now on. Raises `CalibrationError` saying how the camera is if none comes."""
-    try:
-        reader.take(TAKE_TIMEOUT_S)  # this one may have been taken before now
-        return reader.take(TAKE_TIMEOUT_S).frame.image
-    except NoNewFrame as error:
-        raise CalibrationError(f"the camera gives no picture: {error}") from error
+    """The next picture that is taken from now on. Raises `CalibrationError` saying why none comes."""
+    asked_ns = time.time_ns()
+    while time.time_ns() - asked_ns < PATIENCE_S * 1e9:
+        try:
+            frame = reader.take(PATIENCE_S).frame
+        except NoNewFrame as error:
+            raise CalibrationError(f"the camera gives no picture: {error}") from error
+        if frame.stamp_ns >= asked_ns:
+            return frame.image
+    raise CalibrationError(
+        "the camera's pictures are seconds old when they arrive: is another program using it?"
+    )
 
 
 def _take_views(folder: Path, reader: CameraReader, arm: Arm, board: Board, ask: Ask, tell: Tell) -> None:

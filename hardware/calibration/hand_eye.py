@@ -7,14 +7,16 @@ Shah's closed form (J. Mechanisms Robotics 5(3), 2013) gives them at once, but t
 and weighs rotation against translation by an accident of units. So it only gives a start, from the few views
 on which most of the others agree (least median of squares), which views that are wrong cannot pull away. The
 start is refined by what was really measured, the corners' pixels, with Huber's loss: an arm that is a
-millimetre off in one view does not pull the others along. A view that still does not fit (joints read while
-the arm moved, a board that was knocked) is left out and named. OpenCV's own hand-eye solvers do none of this,
-and its version 5 has no Python binding for them.
+millimetre off in one view does not pull the others along. The lens' focal lengths and centre are refined with
+it, as far as their own uncertainty lets them: from a small board alone they are known to half a percent or
+so, which is millimetres in the camera's distance, while the arm measures in metres. A view that still does
+not fit (joints read while the arm moved, a board that was knocked) is left out and named. OpenCV's own
+hand-eye solvers do none of this, and its version 5 has no Python binding for them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -40,6 +42,7 @@ OUTLIER_PX = 2.0
 MOST_LEFT_OUT = 0.25
 MAX_ITERATIONS = 60
 STEP = 1e-6  # m and rad, for the numeric Jacobian
+LENS_STEP_PX = 1e-3
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,13 @@ class View:
 class HandEye:
     """`view_px` (N,): RMS of each view, of all that were given; `kept` (N,) bool: those that counted.
 
-    `position_std_m` and `angle_std_rad` are standard errors of the camera's pose: what it would change if the
-    views had been others (jackknife), and what the lens leaves open.
+    `lens` is the measured one, refined. `position_std_m` and `angle_std_rad` are standard errors of the
+    camera's pose: what it would change if the views had been others, and what pixels and lens leave open.
     """
 
     base_from_camera: Pose
     tool_from_board: Pose
+    lens: Intrinsics
     view_px: NDArray[np.float64]
     kept: NDArray[np.bool_]
     position_std_m: float
@@ -73,11 +77,11 @@ class HandEye:
 def solve(views: list[View], measured: Lens) -> HandEye:
     """Raises `CalibrationError` if the views do not determine the pose, or do not agree on it."""
     check_turns(views)
-    lens = measured.intrinsics
+    camera, board = _start(views, measured.intrinsics)
     kept = np.ones(len(views), dtype=bool)
-    estimate = _refine(views, lens, _start(views, lens))
+    estimate = _refine(views, measured, _Estimate(camera, board, measured.intrinsics))
     while True:
-        view_px = np.array([_view_rms(view, lens, *estimate) for view in views])
+        view_px = np.array([_view_rms(view, estimate) for view in views])
         limit = max(OUTLIER_FACTOR * float(np.median(view_px[kept])), OUTLIER_PX)
         still = view_px <= limit
         if (still == kept).all():
@@ -88,14 +92,12 @@ def solve(views: list[View], measured: Lens) -> HandEye:
                 f"{(~kept).sum()} of {len(views)} views do not fit the others: is the board loose, its "
                 "square size wrong, or does the arm's model not match the arm?"
             )
-        estimate = _refine([view for view, keep in zip(views, kept) if keep], lens, estimate)
+        estimate = _refine([view for view, keep in zip(views, kept) if keep], measured, estimate)
     good = [view for view, keep in zip(views, kept) if keep]
-    position_std_m, angle_std_rad = _jackknife(good, lens, estimate)
-    distance_m = float(np.median([camera_from_board(view.corners, lens).position[2] for view in good]))
-    # A focal length that is 1 % off puts the camera 1 % off its distance; a centre that is off turns it.
-    position_std_m = float(np.hypot(position_std_m, distance_m * measured.focal_std_px / lens.fx))
-    angle_std_rad = float(np.hypot(angle_std_rad, measured.centre_std_px / lens.fx))
-    return HandEye(*estimate, view_px, kept, position_std_m, angle_std_rad)
+    position_std_m, angle_std_rad = _standard_errors(good, measured, estimate)
+    return HandEye(
+        estimate.camera, estimate.board, estimate.lens, view_px, kept, position_std_m, angle_std_rad
+    )
 
 
 def check_turns(views: list[View]) -> None:
@@ -120,18 +122,10 @@ def camera_from_board(corners: Corners, lens: Intrinsics) -> Pose:
 
 
 def reproject(
-    view: View, lens: Intrinsics, base_from_camera: Pose, tool_from_board: Pose
+    view: View, base_from_camera: Pose, tool_from_board: Pose, lens: Intrinsics
 ) -> NDArray[np.float64]:
     """(N, 2) pixels where the view's corners should be, if the arm is where it says."""
-    pose = base_from_camera.inverse() @ view.base_from_tool @ tool_from_board
-    pixels, _ = cv2.projectPoints(
-        view.corners.board_m.astype(np.float64),
-        pose.rotvec,
-        pose.position,
-        lens.matrix,
-        np.array(lens.distortion),
-    )
-    return pixels.reshape(-1, 2)
+    return _project([view], _Estimate(base_from_camera, tool_from_board, lens))
 
 
 def _start(views: list[View], lens: Intrinsics) -> tuple[Pose, Pose]:
@@ -142,7 +136,7 @@ def _start(views: list[View], lens: Intrinsics) -> tuple[Pose, Pose]:
     for _ in range(STARTS):
         chosen = rng.choice(len(views), min(VIEWS_OF_A_START, len(views)), replace=False)
         estimate = closed_form([views[i].base_from_tool for i in chosen], [seen[i] for i in chosen])
-        px = float(np.median([_view_rms(view, lens, *estimate) for view in views]))
+        px = float(np.median([_view_rms(view, _Estimate(*estimate, lens)) for view in views]))
         if px < best_px:
             best, best_px = estimate, px
     if best is None:
@@ -175,22 +169,33 @@ def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
 
 
-def _refine(views: list[View], lens: Intrinsics, start: tuple[Pose, Pose]) -> tuple[Pose, Pose]:
-    """Levenberg-Marquardt on both poses, 12 numbers, with Huber's weights."""
+@dataclass(frozen=True)
+class _Estimate:
+    camera: Pose
+    board: Pose
+    lens: Intrinsics
+
+    def moved(self, step: NDArray[np.floating]) -> _Estimate:
+        """By `step` (16,): rotation vector and translation of either pose in its frame; fx, fy, cx, cy."""
+        fx, fy, cx, cy = step[12:] + _pixels(self.lens)
+        return _Estimate(
+            self.camera @ Pose.from_rotvec(step[:3], step[3:6]),
+            self.board @ Pose.from_rotvec(step[6:9], step[9:12]),
+            replace(self.lens, fx=float(fx), fy=float(fy), cx=float(cx), cy=float(cy)),
+        )
+
+
+def _refine(views: list[View], measured: Lens, start: _Estimate) -> _Estimate:
+    """Levenberg-Marquardt on both poses and the lens, 16 numbers, with Huber's weights."""
     estimate, damping = start, 1e-3
-    errors = _errors(views, lens, *estimate)
     for _ in range(MAX_ITERATIONS):
-        edge = _edge(errors)
-        weights = _weights(errors, edge)
-        jacobian = _jacobian(views, lens, *estimate)
-        normal = jacobian.T @ (weights[:, None] * jacobian)
-        gradient = jacobian.T @ (weights * errors.ravel())
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
-        moved = _moved(*estimate, step)
-        moved_errors = _errors(views, lens, *moved)
-        if _cost(moved_errors, edge) < _cost(errors, edge):
-            estimate, errors, damping = moved, moved_errors, damping / 10.0
-            if np.abs(step).max() < 1e-9:
+        noise_px = _noise_px(views, estimate)
+        normal, gradient = _normal_equations(views, measured, estimate, noise_px)
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
+        moved = estimate.moved(step)
+        if _cost(views, measured, moved, noise_px) < _cost(views, measured, estimate, noise_px):
+            estimate, damping = moved, damping / 10.0
+            if np.abs(step[:12]).max() < 1e-9:
                 break
         else:
             damping *= 10.0
@@ -199,65 +204,90 @@ def _refine(views: list[View], lens: Intrinsics, start: tuple[Pose, Pose]) -> tu
     return estimate
 
 
-def _errors(views: list[View], lens: Intrinsics, camera: Pose, board: Pose) -> NDArray[np.float64]:
+def _normal_equations(
+    views: list[View], measured: Lens, estimate: _Estimate, noise_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(16, 16) and (16,), in square pixels."""
+    errors = _errors(views, estimate)
+    weights = np.repeat(np.minimum(1.0, HUBER * noise_px / np.maximum(_sizes(errors), 1e-12)), 2)
+    jacobian = _jacobian(views, estimate)
+    normal = jacobian.T @ (weights[:, None] * jacobian)
+    gradient = jacobian.T @ (weights * errors.ravel())
+    stiffness = (noise_px / measured.std_px) ** 2
+    normal[12:, 12:] += np.diag(stiffness)
+    gradient[12:] += stiffness * (_pixels(estimate.lens) - _pixels(measured.intrinsics))
+    return normal, gradient
+
+
+def _cost(views: list[View], measured: Lens, estimate: _Estimate, noise_px: float) -> float:
+    """Huber's loss of the corners, and the square one of what the lens departs from how it was measured."""
+    sizes, edge = _sizes(_errors(views, estimate)), HUBER * noise_px
+    corners = np.where(sizes <= edge, sizes**2 / 2, edge * (sizes - edge / 2)).sum()
+    departed = (_pixels(estimate.lens) - _pixels(measured.intrinsics)) / measured.std_px
+    return float(corners + np.sum((noise_px * departed) ** 2) / 2)
+
+
+def _noise_px(views: list[View], estimate: _Estimate) -> float:
+    """The standard deviation of a corner's distance from where it should be, whatever a few of them do."""
+    return max(MAD_TO_STD * float(np.median(_sizes(_errors(views, estimate)))), 1e-6)
+
+
+def _errors(views: list[View], estimate: _Estimate) -> NDArray[np.float64]:
     """(N, 2) pixels, of all views."""
-    return np.concatenate([reproject(view, lens, camera, board) - view.corners.pixels for view in views])
+    return _project(views, estimate) - np.concatenate([view.corners.pixels for view in views])
 
 
-def _edge(errors: NDArray[np.float64]) -> float:
-    """Where Huber's loss goes from square to linear, in pixels."""
-    return max(HUBER * MAD_TO_STD * float(np.median(np.linalg.norm(errors, axis=1))), 1e-9)
+def _project(views: list[View], estimate: _Estimate) -> NDArray[np.float64]:
+    """(N, 2) pixels where the corners of all views should be."""
+    lens, camera_from_base = estimate.lens, estimate.camera.inverse()
+    points = []
+    for view in views:
+        camera_from_board = camera_from_base @ view.base_from_tool @ estimate.board
+        points.append(view.corners.board_m @ camera_from_board.rotation.T + camera_from_board.position)
+    nowhere = np.zeros(3)
+    pixels, _ = cv2.projectPoints(
+        np.concatenate(points), nowhere, nowhere, lens.matrix, np.array(lens.distortion)
+    )
+    return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
-def _weights(errors: NDArray[np.float64], edge: float) -> NDArray[np.float64]:
-    """(2 N,)"""
-    sizes = np.linalg.norm(errors, axis=1)
-    return np.repeat(np.minimum(1.0, edge / np.maximum(sizes, 1e-12)), 2)
+def _sizes(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.linalg.norm(errors, axis=1)
 
 
-def _cost(errors: NDArray[np.float64], edge: float) -> float:
-    """Huber's loss."""
-    sizes = np.linalg.norm(errors, axis=1)
-    return float(np.where(sizes <= edge, sizes**2 / 2, edge * (sizes - edge / 2)).sum())
-
-
-def _jacobian(views: list[View], lens: Intrinsics, camera: Pose, board: Pose) -> NDArray[np.float64]:
-    """(2 N, 12): how the errors change with a small motion of either pose in its own frame."""
+def _jacobian(views: list[View], estimate: _Estimate) -> NDArray[np.float64]:
+    """(2 N, 16)"""
     columns = []
-    for i in range(12):
-        step = np.zeros(12)
-        step[i] = STEP
-        ahead = _errors(views, lens, *_moved(camera, board, step))
-        behind = _errors(views, lens, *_moved(camera, board, -step))
-        columns.append((ahead - behind).ravel() / (2 * STEP))
+    for i in range(16):
+        step = np.zeros(16)
+        step[i] = STEP if i < 12 else LENS_STEP_PX
+        ahead, behind = _project(views, estimate.moved(step)), _project(views, estimate.moved(-step))
+        columns.append((ahead - behind).ravel() / (2 * step[i]))
     return np.stack(columns, axis=1)
 
 
-def _moved(camera: Pose, board: Pose, step: NDArray[np.float64]) -> tuple[Pose, Pose]:
-    """`step` (12,): rotation vector and translation of each."""
-    return camera @ Pose.from_rotvec(step[:3], step[3:6]), board @ Pose.from_rotvec(step[6:9], step[9:])
+def _pixels(lens: Intrinsics) -> NDArray[np.float64]:
+    return np.array([lens.fx, lens.fy, lens.cx, lens.cy])
 
 
-def _view_rms(view: View, lens: Intrinsics, camera: Pose, board: Pose) -> float:
-    errors = reproject(view, lens, camera, board) - view.corners.pixels
-    return float(np.sqrt(np.mean(np.sum(errors**2, axis=1))))
+def _view_rms(view: View, estimate: _Estimate) -> float:
+    return float(np.sqrt(np.mean(_sizes(_errors([view], estimate)) ** 2)))
 
 
-def _jackknife(views: list[View], lens: Intrinsics, estimate: tuple[Pose, Pose]) -> tuple[float, float]:
-    """Standard errors of the camera's position (m) and angle (rad), from leaving out each view in turn.
+def _standard_errors(views: list[View], measured: Lens, estimate: _Estimate) -> tuple[float, float]:
+    """Of the camera's position (m) and angle (rad).
 
-    What one view less would change is taken from one Gauss-Newton step, as the estimate is that near.
+    Leaving out each view in turn (jackknife) tells what the arm's errors, the same for all corners of a view,
+    do; the inverse of the normal equations what the corners' noise and the lens' uncertainty do. What one
+    view less would change is taken from one Gauss-Newton step, as the estimate is that near.
     """
-    count = len(views)
-    errors = _errors(views, lens, *estimate)
-    weights = _weights(errors, _edge(errors))
-    jacobian = _jacobian(views, lens, *estimate)
-    ends = np.cumsum([2 * len(view.corners.pixels) for view in views])
+    count, noise_px = len(views), _noise_px(views, estimate)
+    normal, _ = _normal_equations(views, measured, estimate, noise_px)
+    formal = noise_px**2 * np.diag(np.linalg.inv(normal))[:6]
     changes = []
-    for start, end in zip([0, *ends], ends):
-        rest = np.r_[0:start, end : len(weights)]
-        normal = jacobian[rest].T @ (weights[rest, None] * jacobian[rest])
-        changes.append(np.linalg.solve(normal, -jacobian[rest].T @ (weights * errors.ravel())[rest])[:6])
+    for i in range(count):
+        rest, gradient = _normal_equations(views[:i] + views[i + 1 :], measured, estimate, noise_px)
+        changes.append(np.linalg.solve(rest, -gradient)[:6])
     spread = np.array(changes) - np.mean(changes, axis=0)
-    variance = (count - 1) / count * np.sum(spread**2, axis=0)
+    variance = (count - 1) / count * np.sum(spread**2, axis=0) + formal
     return float(np.sqrt(variance[3:].sum())), float(np.sqrt(variance[:3].sum()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from hardware.calibration.board import Corners
 from hardware.camera.contract import Intrinsics
@@ -16,19 +17,20 @@ LEAST_VIEWS = 8
 
 @dataclass(frozen=True)
 class Lens:
-    """`rms_px`: how far corners are from where the lens puts them; standard errors are OpenCV's estimates."""
+    """`rms_px`: how far corners are from where the lens puts them. `std_px` (4,): standard errors of
+    fx, fy, cx, cy, as OpenCV estimates them."""
 
     intrinsics: Intrinsics
     rms_px: float
-    focal_std_px: float
-    centre_std_px: float
+    std_px: NDArray[np.float64]
 
 
 def measure_lens(views: list[Corners], size: tuple[int, int]) -> Lens:
     """The intrinsics of a camera of `size` (width, height). Raises `CalibrationError` with too few views.
 
-    k3 stays zero: with an ordinary lens a dozen views do not tell it from k2, and the two together then bend
-    the corners of the picture, where no board was seen, wherever they like.
+    k3 and tangential distortion stay zero. With an ordinary lens a dozen views do not tell k3 from k2, nor a
+    tangential distortion from a camera that is turned a little and has its centre elsewhere; together they
+    then bend the corners of the picture, where no board was seen, wherever they like.
     """
     if len(views) < LEAST_VIEWS:
         raise CalibrationError(
@@ -36,7 +38,7 @@ def measure_lens(views: list[Corners], size: tuple[int, int]) -> Lens:
         )
     places = [view.board_m for view in views]
     pixels = [view.pixels.reshape(-1, 1, 2) for view in views]
-    flags = cv2.CALIB_FIX_K3
+    flags = cv2.CALIB_FIX_K3 | cv2.CALIB_ZERO_TANGENT_DIST
     rms, matrix, distortion, _, _, deviations, _, _ = cv2.calibrateCameraExtended(
         places, pixels, size, None, None, flags=flags
     )
@@ -48,5 +50,4 @@ def measure_lens(views: list[Corners], size: tuple[int, int]) -> Lens:
             "the views do not fit any lens: tilt the board more, up to 45°, and fill the picture"
         )
     intrinsics = Intrinsics(width, height, fx, fy, cx, cy, (k1, k2, p1, p2, k3))
-    fx_std, _, cx_std, cy_std = (float(value) for value in np.ravel(deviations)[:4])
-    return Lens(intrinsics, float(rms), fx_std, float(np.hypot(cx_std, cy_std)))
+    return Lens(intrinsics, float(rms), np.ravel(deviations)[:4].astype(np.float64))

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardware.calibration.hand_eye import HandEye, View, reproject
-from hardware.camera.contract import Intrinsics
 
 COLUMNS = 4
 TILE_WIDTH = 480
@@ -17,14 +16,14 @@ EXAGGERATED = 20.0
 
 
 def draw_residuals(
-    images: list[NDArray[np.uint8]], names: list[str], views: list[View], lens: Intrinsics, solved: HandEye
+    images: list[NDArray[np.uint8]], names: list[str], views: list[View], solved: HandEye
 ) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) RGB: green circles seen, red lines to where they should be, 20 times as long."""
     tiles = []
     for image, name, view, px, kept in zip(images, names, views, solved.view_px, solved.kept):
         scale = TILE_WIDTH / image.shape[1]
         tile = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        expected = reproject(view, lens, solved.base_from_camera, solved.tool_from_board)
+        expected = reproject(view, solved.base_from_camera, solved.tool_from_board, solved.lens)
         for seen, wanted in zip(view.corners.pixels, expected):
             start = _point(seen * scale)
             cv2.line(

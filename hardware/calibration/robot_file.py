@@ -16,7 +16,6 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from hardware.calibration.hand_eye import HandEye
 from hardware.calibration.lens import Lens
-from hardware.camera.contract import Intrinsics
 from hardware.camera.fit import Fit
 from hardware.robot import CameraMount, load_robot
 
@@ -30,7 +29,7 @@ def write_camera(path: Path, lens: Lens, solved: HandEye, reference: str | None)
     yaml = _yaml()
     content = yaml.load(path.read_text(encoding="utf-8"))
     mount = load_robot(path).camera
-    for key, value in pinhole(lens.intrinsics, solved, mount).items():
+    for key, value in pinhole(solved, mount).items():
         content["camera"][key] = _vector(value, 5) if isinstance(value, np.ndarray) else round(value, 5)
     known = "camera_calibration" in content
     content["camera_calibration"] = _section(lens, solved, reference)
@@ -42,9 +41,10 @@ def write_camera(path: Path, lens: Lens, solved: HandEye, reference: str | None)
     _replace(path, text.getvalue())
 
 
-def pinhole(lens: Intrinsics, solved: HandEye, mount: CameraMount) -> dict[str, Any]:
+def pinhole(solved: HandEye, mount: CameraMount) -> dict[str, Any]:
     """position, target and up (3,) m and vertical_fov (rad) of the mount: a camera without distortion that
     looks where the middle of the fitted picture looks, and sees as far up and down."""
+    lens = solved.lens
     fitted = Fit((lens.width, lens.height), (mount.width, mount.height)).intrinsics(lens)
     middle = ((mount.width - 1) / 2, (mount.height - 1) / 2)
     ray = np.array([(middle[0] - fitted.cx) / fitted.fx, (middle[1] - fitted.cy) / fitted.fy, 1.0])
@@ -60,7 +60,7 @@ def pinhole(lens: Intrinsics, solved: HandEye, mount: CameraMount) -> dict[str, 
 
 
 def _section(lens: Lens, solved: HandEye, reference: str | None) -> CommentedMap:
-    intrinsics, pose = lens.intrinsics, solved.base_from_camera
+    intrinsics, pose = solved.lens, solved.base_from_camera
     section = CommentedMap()
     section["date"] = time.strftime("%Y-%m-%d")
     section["width"], section["height"] = intrinsics.width, intrinsics.height
