@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hardware.errors import CameraError, CameraUnplugged
 
 SIZE = (32, 24)
 PERIOD_S = 1 / 30
+DOCUMENTED_S = ("max_age_s", "silent_after_s", "frozen_after_s", "blocked_after_s", "reconnect_after_s")
 
 
 def frame(number: int, size: tuple[int, int] = SIZE, level: int = 120, stamp_ns: int | None = None) -> Frame:
@@ -199,6 +202,15 @@ def test_no_frame_is_usable_that_is_old_dark_repeated_or_of_a_wrong_size(shown):
     counts = stream.health.counts
     assert counts.usable == usable
     assert counts.arrived == len(shown) == usable + counts.repeated + counts.dark + counts.wrong_size
+
+
+def test_the_documentation_tells_what_to_do_about_every_state_and_has_every_threshold():
+    text = (Path(__file__).parents[2] / "docs" / "cameras.md").read_text()
+    for state in StreamState:
+        assert f"\n| `{state.value}` |" in text, state
+    defaults = StreamConfig()
+    for name in (*DOCUMENTED_S, "dark_level"):
+        assert f"\n| `{name}` | {getattr(defaults, name)} |" in text, name
 
 
 @pytest.mark.parametrize(
