@@ -19,6 +19,7 @@ CASES = (
     "driver_stamps",
     "stamps_of_another_clock",
     "repeated_stamp",
+    "repeated_stamp_while_the_wall_clock_is_slewed",
     "locks",
     "not_to_be_opened",
     "wrong_size",

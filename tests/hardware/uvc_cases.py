@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hardware.camera import uvc
 from hardware.camera.contract import Frame, NoNewFrame, RepeatedFrame, check_camera
 from hardware.camera.health import StreamConfig, StreamState
 from hardware.camera.reader import CameraReader
@@ -150,6 +151,21 @@ def repeated_stamp() -> None:
         for _ in range(5):
             raised(RepeatedFrame, "not new", lambda: camera.read(PATIENCE_S))
     camera.close()
+
+
+def repeated_stamp_while_the_wall_clock_is_slewed() -> None:
+    """The same stamp of the driver is another wall-clock time then, and still not a new frame."""
+
+    class Slewed:
+        monotonic_ns = staticmethod(time.monotonic_ns)
+        ahead_ns = 0
+
+        def time_ns(self) -> int:
+            self.ahead_ns += 50_000
+            return time.time_ns() + self.ahead_ns
+
+    uvc.time = Slewed()  # type: ignore[assignment]
+    repeated_stamp()
 
 
 def locks() -> None:

@@ -119,11 +119,11 @@ def test_the_pinhole_of_the_robot_file_shows_what_the_lens_shows(calibrated):
     )
     scale = mount.height / LENS.height
     seen = (seen.reshape(-1, 2) + 0.5 - [(LENS.width - LENS.height) / 2, 0]) * scale - 0.5
-    ahead = np.subtract(mount.target, mount.position)
-    view = Pose(
-        looking_at(np.array(mount.position), np.array(mount.target)).rotation, np.array(mount.position)
+    ahead = np.subtract(mount.target, mount.position) / np.linalg.norm(
+        np.subtract(mount.target, mount.position)
     )
-    assert ahead @ view.rotation[:, 2] > 0
+    right = np.cross(ahead, mount.up) / np.linalg.norm(np.cross(ahead, mount.up))
+    view = Pose(np.stack([right, np.cross(ahead, right), ahead], axis=1), np.array(mount.position))
     focal = mount.height / 2 / np.tan(mount.vertical_fov / 2)
     in_camera = (points - view.position) @ view.rotation
     drawn = in_camera[:, :2] / in_camera[:, 2:] * focal + (mount.width - 1) / 2

@@ -99,6 +99,17 @@ def test_views_that_are_wrong_are_left_out_and_named():
     assert metres < 0.001 and degrees < 0.1
 
 
+def test_corners_that_were_found_in_the_wrong_place_do_not_pull_the_camera_along():
+    rng = np.random.default_rng(11)
+    views = []
+    for tool in tool_poses(14, rng):
+        view = seen(tool, rng, 0.1)
+        view.corners.pixels[rng.choice(len(GRID), 4, replace=False)] += (9.0, 6.0)
+        views.append(view)
+    metres, degrees = error(solve(views, KNOWN).base_from_camera)
+    assert metres < 0.001 and degrees < 0.08
+
+
 def test_views_of_which_half_are_wrong_do_not_pass_for_a_calibration():
     rng = np.random.default_rng(6)
     views = [seen(tool, rng, 0.2) for tool in tool_poses(12, rng)]
