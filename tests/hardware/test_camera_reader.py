@@ -33,7 +33,7 @@ def frame(number: int) -> Frame:
 
 
 class Line:
-    """What comes down the line of a camera: frames, errors to raise, or what blocks the read until it lets go."""
+    """What comes down the line of a camera: frames, errors to raise, or what blocks the read for a while."""
 
     def __init__(self) -> None:
         self.coming: queue.Queue[Frame | Exception | threading.Event] = queue.Queue()
