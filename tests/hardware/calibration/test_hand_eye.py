@@ -104,7 +104,7 @@ def test_corners_that_were_found_in_the_wrong_place_do_not_pull_the_camera_along
     views = []
     for tool in tool_poses(14, rng):
         view = seen(tool, rng, 0.1)
-        view.corners.pixels[rng.choice(len(GRID), 4, replace=False)] += (9.0, 6.0)
+        view.corners.pixels[rng.choice(len(GRID), 4, replace=False)] += (25.0, 18.0)
         views.append(view)
     metres, degrees = error(solve(views, KNOWN).base_from_camera)
     assert metres < 0.001 and degrees < 0.08
