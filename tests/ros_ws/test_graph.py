@@ -98,12 +98,16 @@ def test_a_graph_of_real_devices_comes_up_with_the_camera_it_is_told(
         cv2.imwrite(str(pictures / f"{i:02}.png"), np.full((480, 640, 3), 99 + i, np.uint8))
     monkeypatch.setenv("RECORDING_ARM_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    settings = {"bundle": str(bundle), "camera": f"file:{pictures}", "arm": "recording_arm:RecordingArm"}
+    settings = {
+        "bundle": str(bundle),
+        "camera": f"file:{pictures},fps=10",
+        "arm": "recording_arm:RecordingArm",
+    }
     with Graph(settings, world="real", log_dir=tmp_path) as graph:
         graph.start()
         graph.wait_ready(STARTS_WITHIN_S)
         assert graph.phase("camera") == "active"
-    assert f"camera file:{pictures}: ok" in (tmp_path / "camera.log").read_text()
+    assert f"camera file:{pictures},fps=10: ok" in (tmp_path / "camera.log").read_text()
 
 
 def test_a_graph_whose_simulator_dies_stops_and_says_so(up: StartUp) -> None:

@@ -122,7 +122,7 @@ def test_the_camera_node_publishes_what_the_camera_sees(
     frames, infos = [], []
     peer.node.create_subscription(Image, "camera/image_raw", frames.append, qos.IMAGE)
     peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, qos.CAMERA_INFO)
-    start_node("camera_node", own_domain, camera=f"file:{tmp_path}")
+    start_node("camera_node", own_domain, camera=f"file:{tmp_path},fps=10", max_age_s=5.0)
     assert activate("camera", own_domain) == "active"
     assert peer.spin_until(lambda: len(frames) >= 10 and len(infos) >= 10)
     mount = load_robot("panda").camera
@@ -170,7 +170,8 @@ def test_the_camera_node_knows_its_calibration_and_tells_that_the_camera_was_mov
 
     peer.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.RECORD)
     peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, qos.CAMERA_INFO)
-    start_node("camera_node", own_domain, camera=f"file:{pictures}", robot=str(robot))
+    camera = f"file:{pictures},fps=5"
+    start_node("camera_node", own_domain, camera=camera, robot=str(robot), max_age_s=5.0)
     assert activate("camera", own_domain) == "active"
     moved = "camera moved since calibration: 14 px"
     assert peer.spin_until(lambda: told.get("camera: placement") == moved), told
