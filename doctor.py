@@ -195,10 +195,15 @@ def cameras() -> Iterator[Finding]:
         yield Finding("cameras", "ok", ", ".join(map(str, devices)))
     else:
         yield Finding("cameras", "optional", "none; the simulator has its own")
-    if importlib.util.find_spec("pyrealsense2") is not None:
-        import pyrealsense2
+    from hardware.camera import realsense
+    from hardware.errors import CameraError
 
-        names = [device.get_info(pyrealsense2.camera_info.name) for device in pyrealsense2.context().devices]
+    try:
+        names = [f"{found.name} {found.serial}" for found in realsense.connected()]
+    except CameraError as error:
+        problem, _, mend = str(error).partition(": run ")
+        yield Finding("RealSense", "optional", problem, mend)
+    else:
         yield Finding("RealSense", "ok" if names else "optional", ", ".join(names) or "no camera connected")
 
 

@@ -15,3 +15,11 @@ class CameraError(OSError):
 
 class ArmError(OSError):
     """An arm cannot be used or has been stopped; the message names servo, joint and what to do."""
+
+
+class CameraUnplugged(CameraError):
+    """The camera is not connected, or not any more; the message names it."""
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be made from what was given; the message says what is missing or wrong."""

@@ -105,6 +105,32 @@ class CameraMount(_Section):
         return self
 
 
+class CameraCalibration(_Section):
+    """What `jepa-arm calibrate camera` measured.
+
+    The camera's own size and lens, in pixels (`distortion`: k1, k2, p1, p2, k3); the pose of its optical
+    frame (z ahead, y down) in m and rad, in the base frame; how well that fits, and standard errors.
+    `reference` is a picture of the scene, next to the robot file, to tell by whether the camera was moved.
+    """
+
+    date: Name
+    width: Pixels
+    height: Pixels
+    fx: Positive
+    fy: Positive
+    cx: Positive
+    cy: Positive
+    distortion: tuple[Number, Number, Number, Number, Number]
+    position: Vector
+    rotation_vector: Vector
+    views: Annotated[int, Field(strict=True, gt=0)]
+    lens_rms_px: Number
+    pose_rms_px: Number
+    position_std_m: Number
+    angle_std_rad: Number
+    reference: Path | None = None
+
+
 class Robot(_Section):
     """An arm as its robot file describes it. Arrays are float64, in the order of `joints`, read-only."""
 
@@ -116,6 +142,7 @@ class Robot(_Section):
     workspace: Workspace
     camera: CameraMount
     gripper: Gripper | None = None
+    camera_calibration: CameraCalibration | None = None
 
     @cached_property
     def joint_names(self) -> tuple[str, ...]:
@@ -197,7 +224,7 @@ class Robot(_Section):
 
 def load_robot(name_or_path: str | Path) -> Robot:
     """The robot of `robots/NAME.yaml`, or of the given .yaml file. Raises `RobotError` if it does not fit."""
-    path = _robot_path(name_or_path)
+    path = robot_path(name_or_path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -210,6 +237,9 @@ def load_robot(name_or_path: str | Path) -> Robot:
         )
     if isinstance(content.get("urdf"), str):
         content["urdf"] = path.parent / content["urdf"]
+    calibration = content.get("camera_calibration")
+    if isinstance(calibration, dict) and isinstance(calibration.get("reference"), str):
+        calibration["reference"] = path.parent / calibration["reference"]
     try:
         robot = Robot.model_validate(content)
     except ValidationError as error:
@@ -223,7 +253,8 @@ def robot_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in ROBOTS_DIR.glob("*.yaml")))
 
 
-def _robot_path(name_or_path: str | Path) -> Path:
+def robot_path(name_or_path: str | Path) -> Path:
+    """The robot file that a name or a path names. Raises `RobotError` if there is none."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
         path = ROBOTS_DIR / f"{name_or_path}.yaml"

@@ -10,6 +10,7 @@ ROS 2 comes from the sourced installation where there is one (ROS_DISTRO is set)
 
 from __future__ import annotations
 
+import ctypes.util
 import fcntl
 import hashlib
 import importlib.util
@@ -42,6 +43,8 @@ def main() -> int:
     if problems:
         print("jepa-arm cannot be set up yet:", *problems, sep="\n  ", file=sys.stderr)
         return 1
+    for note in system_notes():
+        print(f"note: {note}")
     VENV.mkdir(exist_ok=True)
     lock = os.open(ROOT, os.O_RDONLY)  # held until this process ends
     try:
@@ -78,6 +81,13 @@ def system_problems(path: str | None) -> list[str]:
             "`source /opt/ros/jazzy/setup.bash` and `make setup` again"
         )
     return problems
+
+
+def system_notes() -> list[str]:
+    """What the system lacks that only some devices need: set-up goes on without it."""
+    if ctypes.util.find_library("usb-1.0"):
+        return []
+    return ["RealSense cameras will not work without libusb:  sudo apt-get install -y libusb-1.0-0"]
 
 
 def missing_packages(path: str | None) -> list[str]:
@@ -132,7 +142,7 @@ def install_torch(log: TextIO) -> None:
 
 
 def install_project(log: TextIO) -> None:
-    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,sim,train,dev]"], log)
+    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,sim,train,realsense,dev]"], log)
 
 
 def install_ros(log: TextIO) -> None:

@@ -124,6 +124,21 @@ def test_a_small_shared_memory_is_broken_with_the_docker_option(monkeypatch, tmp
     assert finding.status == "broken" and "--shm-size" in finding.mend
 
 
+def test_a_realsense_library_that_does_not_load_says_what_to_install(monkeypatch):
+    from hardware.camera import realsense
+    from hardware.errors import CameraError
+
+    def connected():
+        raise CameraError(
+            "pyrealsense2 cannot be loaded (libusb-1.0.so.0): run `sudo apt-get install libusb`"
+        )
+
+    monkeypatch.setattr(realsense, "connected", connected)
+    finding = list(doctor.cameras())[-1]
+    assert (finding.name, finding.status) == ("RealSense", "optional")
+    assert finding.mend == "`sudo apt-get install libusb`"
+
+
 def test_a_camera_without_permission_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: [Path("/dev/video0")])
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)

@@ -19,6 +19,7 @@ BROUGHT_BY = {
     "pybullet_data": "pybullet",
     "pybullet_utils": "pybullet",
     "typing_extensions": "pydantic",
+    "ruamel": "ruamel.yaml",
     "yaml": "pyyaml",
 }
 FROM_THE_MAKER_OF_THE_DEVICE = {"tensorrt"}

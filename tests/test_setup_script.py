@@ -129,6 +129,14 @@ def test_only_what_is_missing_is_named(script, tmp_path):
     assert script.missing_packages(str(tmp_path)) == ["g++"]
 
 
+def test_a_missing_libusb_is_a_note_and_keeps_nobody_from_setting_up(script, monkeypatch):
+    monkeypatch.setattr(script.ctypes.util, "find_library", lambda name: None)
+    (note,) = script.system_notes()
+    assert "RealSense" in note and "apt-get install -y libusb-1.0-0" in note
+    monkeypatch.setattr(script.ctypes.util, "find_library", lambda name: "libusb-1.0.so.0")
+    assert script.system_notes() == []
+
+
 def test_nothing_is_installed_while_system_packages_are_missing(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "VENV", tmp_path / "venv")
     monkeypatch.setenv("PATH", str(tmp_path))

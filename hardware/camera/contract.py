@@ -13,15 +13,49 @@ from hardware.errors import ContractError
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. `image` is uint8 (H, W, 3) RGB; `stamp_ns` is when it was taken."""
+    """One picture. `image` is uint8 (H, W, 3) RGB; `stamp_ns` is when it was taken, on the host's wall clock.
+
+    `depth_mm`, where the camera measures it, is uint16 (H, W): how far away what each pixel shows is along
+    the optical axis, in millimetres; 0 where nothing was measured.
+    """
 
     image: NDArray[np.uint8]
     stamp_ns: int
     frame_id: str
+    depth_mm: NDArray[np.uint16] | None = None
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera with lens distortion: all in pixels, pixel centres at whole numbers, as OpenCV counts.
+
+    `distortion` is OpenCV's (k1, k2, p1, p2, k3), which ROS calls plumb_bob.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """(3, 3)"""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
 class NoNewFrame(TimeoutError):
     """The camera had nothing new within the time it was given."""
+
+
+class RepeatedFrame(NoNewFrame):
+    """The driver delivered a frame that it had delivered before: its stamp or number is not new."""
+
+
+class StreamEnded(NoNewFrame):
+    """There will be no more frames, however long one waits: a recording is at its end."""
 
 
 @runtime_checkable
@@ -30,7 +64,7 @@ class Camera(Protocol):
 
     A frame is handed out once. A camera that has nothing new raises `NoNewFrame`;
     it never repeats an old frame, and stamps only ever grow. A frame does not change after it was handed out;
-    the image size stays the same while the camera is open.
+    the image size stays the same while the camera is open. A device that went away raises `CameraUnplugged`.
     """
 
     def open(self) -> None: ...

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware.camera.contract import Frame, NoNewFrame
+from hardware.camera.contract import Frame, NoNewFrame, StreamEnded
 from hardware.errors import CameraError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -25,7 +25,7 @@ class FileCamera:
     """Plays `path` (a folder's pictures in the order of their names, or a video) at `rate_hz` from `open` on.
 
     Frames are stamped with the wall-clock time at which they are due. After the last one there is
-    only `NoNewFrame`. Raises `CameraError` for files that cannot be played.
+    only `StreamEnded`. Raises `CameraError` for files that cannot be played.
     """
 
     def __init__(self, path: str | Path, rate_hz: float, frame_id: str = "camera_optical_frame") -> None:
@@ -58,7 +58,7 @@ class FileCamera:
         newest = max(self._next, self._elapsed_ns() // self._period_ns)
         while self._next <= newest:
             if not self._source.advance():
-                raise NoNewFrame(f"{self._path}: there are no more frames")
+                raise StreamEnded(f"{self._path}: there are no more frames")
             self._next += 1
         image = cv2.cvtColor(self._source.image(), cv2.COLOR_BGR2RGB)
         return Frame(image, self._wall_start_ns + newest * self._period_ns, self._frame_id)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from jepa_arm_bringup.domain import claim_domain
 from jepa_arm_bringup.errors import DomainBusy, GraphError
@@ -76,6 +78,36 @@ def test_a_wrong_bundle_is_refused_before_anything_starts(up: StartUp, tmp_path:
     assert one.wait_for_end(STARTS_WITHIN_S) == 2
     output = one.output
     assert len(output.strip().splitlines()) == 1 and str(tmp_path) in output
+
+
+def test_a_camera_that_is_not_understood_is_refused_before_anything_starts(up: StartUp) -> None:
+    one = up("--camera", "webcam")
+    assert one.wait_for_end(STARTS_WITHIN_S) == 2
+    assert one.output.strip().splitlines() == [
+        "jepa-arm: error: camera webcam is not understood; say realsense[:SERIAL], realsense:FILE.db3, "
+        "uvc:DEVICE, file:PATH or module:callable[:SOURCE]"
+    ]
+
+
+def test_a_graph_of_real_devices_comes_up_with_the_camera_it_is_told(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(60):
+        cv2.imwrite(str(pictures / f"{i:02}.png"), np.full((480, 640, 3), 99 + i, np.uint8))
+    monkeypatch.setenv("RECORDING_ARM_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    settings = {
+        "bundle": str(bundle),
+        "camera": f"file:{pictures},fps=10",
+        "arm": "recording_arm:RecordingArm",
+    }
+    with Graph(settings, world="real", log_dir=tmp_path) as graph:
+        graph.start()
+        graph.wait_ready(STARTS_WITHIN_S)
+        assert graph.phase("camera") == "active"
+    assert f"camera file:{pictures},fps=10: ok" in (tmp_path / "camera.log").read_text()
 
 
 def test_a_graph_whose_simulator_dies_stops_and_says_so(up: StartUp) -> None:

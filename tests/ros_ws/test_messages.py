@@ -11,6 +11,7 @@ from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.messages import (
     command_from,
     command_message,
+    depth_message,
     frame_from_image,
     header,
     image_message,
@@ -39,6 +40,14 @@ def test_an_image_message_holds_the_frame(stamp: int, height: int, width: int, s
     frame = frame_from_image(image_message(Frame(image, stamp, "camera")))
     assert np.array_equal(frame.image, image)
     assert (frame.stamp_ns, frame.frame_id) == (stamp, "camera")
+
+
+def test_a_depth_message_holds_whole_millimetres() -> None:
+    depth = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
+    message = depth_message(Frame(np.zeros((2, 3, 3), np.uint8), 7, "camera", depth))
+    assert (message.encoding, message.height, message.width, message.step) == ("16UC1", 2, 3, 6)
+    assert np.array_equal(np.frombuffer(message.data, np.uint16).reshape(2, 3), depth)
+    assert stamp_ns(message.header.stamp) == 7
 
 
 def test_rows_with_padding_are_read() -> None:

@@ -57,7 +57,7 @@ def test_simulated_and_real_world_share_what_thinks_and_guards() -> None:
     assert simulated == {"sim", "encoder", "planner", "gate"}
     assert real == {"camera", "arm", "encoder", "planner", "gate"}
     assert {process.name for process in processes_of("ros2_control")} == real - {"arm"} | {"controller"}
-    assert "camera_source" not in settings_of(processes_of("simulated"))
+    assert "camera" not in settings_of(processes_of("simulated"))
 
 
 def test_settings_reach_the_command_line_as_the_types_they_are() -> None:

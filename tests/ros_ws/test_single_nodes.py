@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_arm_interfaces.msg import Latent
 from jepa_arm_ros import qos
@@ -21,7 +23,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from hardware.arm.contract import check_arm
 from hardware.camera.contract import Frame
-from hardware.robot import load_robot
+from hardware.robot import ROBOTS_DIR, load_robot
 
 from .conftest import ANSWERS_WITHIN_S, STARTS_WITHIN_S, Peer, now_ns
 from .recording_arm import RecordingArm
@@ -41,7 +43,12 @@ StartNode = Callable[..., subprocess.Popen[str]]
         ("arm_node", {"arm": ""}, "parameter arm is '', which names nothing that can be imported"),
         ("arm_node", {"arm": "feetech"}, "no arm file for robot 'panda' on bus feetech"),
         ("arm_node", {"arm": "arm.yaml"}, "arm.yaml: no such arm file"),
-        ("camera_node", {"camera": "no.such:Camera"}, "parameter camera is 'no.such:Camera'"),
+        (
+            "camera_node",
+            {"camera": "no.such:Camera"},
+            "camera no.such:Camera names nothing that can be imported",
+        ),
+        ("camera_node", {"camera": "realsense,fsp=30"}, "there is no option fsp for this kind of camera"),
     ],
 )
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(
@@ -117,7 +124,7 @@ def test_the_camera_node_publishes_what_the_camera_sees(
     frames, infos = [], []
     peer.node.create_subscription(Image, "camera/image_raw", frames.append, qos.IMAGE)
     peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, qos.CAMERA_INFO)
-    start_node("camera_node", own_domain, source=str(tmp_path))
+    start_node("camera_node", own_domain, camera=f"file:{tmp_path},fps=10", max_age_s=5.0)
     assert activate("camera", own_domain) == "active"
     assert peer.spin_until(lambda: len(frames) >= 10 and len(infos) >= 10)
     mount = load_robot("panda").camera
@@ -131,6 +138,49 @@ def test_the_camera_node_publishes_what_the_camera_sees(
     assert set(stamps) & {stamp_ns(info.header.stamp) for info in infos}
     focal = mount.height / 2 / np.tan(mount.vertical_fov / 2)
     assert infos[0].k[0] == infos[0].k[4] == pytest.approx(focal)
+
+
+def test_the_camera_node_knows_its_calibration_and_tells_that_the_camera_was_moved(
+    start_node: StartNode, activate: Callable[..., str], own_domain: int, peer: Peer, tmp_path: Path
+) -> None:
+    for name in ("panda.yaml", "panda_peg.urdf"):
+        shutil.copy(ROBOTS_DIR / name, tmp_path / name)
+    robot = tmp_path / "panda.yaml"
+    lens = {"width": 640, "height": 480, "fx": 600.0, "fy": 600.0, "cx": 320.0, "cy": 240.0}
+    measured = {"distortion": [0.1, 0.0, 0.0, 0.0, 0.0], "position": [1.0, 0.0, 0.5], "views": 15}
+    residuals = {"lens_rms_px": 0.1, "pose_rms_px": 0.5, "position_std_m": 0.001, "angle_std_rad": 0.002}
+    section = {"date": "2026-01-01", **lens, **measured, **residuals, "rotation_vector": [0.0, 2.0, 0.0]}
+    calibration = {"camera_calibration": {**section, "reference": "panda_camera.png"}}
+    robot.write_text(robot.read_text() + yaml.safe_dump(calibration))
+
+    rng = np.random.default_rng(0)
+    table = cv2.resize(
+        rng.integers(30, 255, (60, 80, 3), np.uint8), (700, 520), interpolation=cv2.INTER_CUBIC
+    )
+    cv2.imwrite(str(tmp_path / "panda_camera.png"), table[20:500, 20:660])
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(60):
+        noise = rng.integers(0, 3, (480, 640, 3), np.uint8)
+        cv2.imwrite(str(pictures / f"{i:03}.png"), cv2.add(table[20:500, 6:646], noise))
+
+    told: dict[str, str] = {}
+    infos: list[CameraInfo] = []
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        told.update({status.name: status.message for status in message.status})
+
+    peer.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.RECORD)
+    peer.node.create_subscription(CameraInfo, "camera/camera_info", infos.append, qos.CAMERA_INFO)
+    camera = f"file:{pictures},fps=5"
+    start_node("camera_node", own_domain, camera=camera, robot=str(robot), max_age_s=5.0)
+    assert activate("camera", own_domain) == "active"
+    moved = "camera moved since calibration: 14 px"
+    assert peer.spin_until(lambda: told.get("camera: placement") == moved), told
+    assert peer.spin_until(lambda: len(infos) > 0)
+    assert (infos[0].width, infos[0].height) == (128, 128)
+    assert infos[0].k[0] == pytest.approx(600.0 * 128 / 480)
+    assert list(infos[0].d) == [0.1, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_the_recording_arm_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,9 @@ SETTINGS: dict[str, Setting] = {
     "planner": Setting("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient"),
     "budget_ms": Setting(0.0, "time for a plan in ms, 0: as long as it takes"),
     "seed": Setting(0, "seed of the first scene and of the planner"),
-    "camera": Setting("hardware.camera.file:FileCamera", "what makes the real camera: module:callable"),
-    "camera_source": Setting("", "what the real camera reads from: a path or a device"),
+    "camera": Setting(
+        "", "the real camera, as `jepa-arm cameras` names it: realsense, uvc:DEVICE, file:PATH"
+    ),
     "arm": Setting("", "the real arm: feetech, dynamixel, an arm file, or module:callable"),
     "port": Setting("", "serial port of the real arm's servos; empty: the arm file's"),
 }
@@ -69,7 +70,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="camera_node",
         restart="always",
-        parameters={"camera": "camera", "source": "camera_source", "robot": "robot"},
+        parameters={"camera": "camera", "robot": "robot"},
         world="real",
     ),
     Process(

@@ -1,4 +1,4 @@
-"""`jepa-arm up`: start the graph, with the simulator or a real arm, and keep it running until Ctrl-C."""
+"""`jepa-arm up`: start the graph, in the simulator or on real devices, and keep it running until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
+        "--camera",
+        help="a real camera instead of the simulator: realsense, uvc:DEVICE, file:PATH; "
+        "`jepa-arm cameras` lists them",
+    )
+    parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"
     )
 
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     """The process table's settings from the command line. Raises BundleError before anything is started."""
+    from hardware.camera.source import camera_source
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
     from planner.errors import BundleError
@@ -85,12 +91,18 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
         hint = "; until there is one, --arm-only starts the arm and its gate" if args.arm else ""
         raise BundleError(f"{error}{hint}") from error
     make_planner(args.planner, bundle)
+    if (args.camera is None) != (args.arm is None):
+        missing = "--camera" if args.camera is None else "--arm"
+        raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
+    if args.camera is not None:
+        camera_source(args.camera, robot.camera.rate_hz, robot.camera.frame_id)
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
         "robot": robot_file,
         "planner": args.planner,
         "seed": args.seed,
+        "camera": args.camera or "",
         **(arm_settings(args, robot_file) if args.arm else {}),
     }
 

@@ -1,6 +1,6 @@
 """The graph with a real camera and arm.
 
-ros2 launch jepa_arm_bringup robot.launch.py bundle:=FOLDER arm:=module:callable camera_source:=PATH
+ros2 launch jepa_arm_bringup robot.launch.py bundle:=FOLDER arm:=module:callable camera:=realsense
 """
 
 from jepa_arm_bringup.launching import launch_description

@@ -38,6 +38,7 @@ class Health:
         self._node = node
         self._streams: dict[str, Stream] = {}
         self._extra: Callable[[], dict[str, Any]] = dict
+        self._statuses: list[Callable[[], DiagnosticStatus]] = []
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._reported_at = time.monotonic()
         node.create_timer(REPORT_PERIOD_S, self.report)
@@ -74,6 +75,10 @@ class Health:
         """Call `values` for more key-value pairs in every report."""
         self._extra = values
 
+    def also_report_status(self, make: Callable[[], DiagnosticStatus]) -> None:
+        """Call `make` for a status of its own in every report; its name is given the node's in front."""
+        self._statuses.append(make)
+
     def age_s(self, stamp: Any) -> float:
         """How long ago `stamp` was, on the node's clock."""
         return (self._node.get_clock().now().nanoseconds - stamp_ns(stamp)) / NANOSECONDS
@@ -85,6 +90,10 @@ class Health:
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         array.status = [_stream_status(f"{name}: {key}", s, elapsed) for key, s in self._streams.items()]
+        for make in self._statuses:
+            status = make()
+            status.name = f"{name}: {status.name}"
+            array.status.append(status)
         extra = {key: str(value) for key, value in self._extra().items()}
         if extra:
             values = [KeyValue(key=key, value=value) for key, value in extra.items()]

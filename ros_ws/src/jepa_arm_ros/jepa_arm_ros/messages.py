@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hardware.arm.contract import JointCommand, JointState
-from hardware.camera.contract import Frame
+from hardware.camera.contract import Frame, Intrinsics
 from hardware.robot import CameraMount
 from jepa_arm_ros.errors import MessageError
 
@@ -57,16 +57,27 @@ def frame_from_image(message: Image) -> Frame:
     return Frame(image, stamp_ns(message.header.stamp), message.header.frame_id)
 
 
-def camera_info_message(mount: CameraMount, stamp_ns: int) -> CameraInfo:
-    """The pinhole intrinsics of `mount`, without distortion."""
+def depth_message(frame: Frame) -> Image:
+    """The depth of `frame`, which must have one, in millimetres; 0: not measured."""
+    assert frame.depth_mm is not None
+    height, width = frame.depth_mm.shape
+    message = Image(header=header(frame.stamp_ns, frame.frame_id), height=height, width=width)
+    message.encoding = "16UC1"
+    message.step = 2 * width
+    message.data = array.array("B", np.ascontiguousarray(frame.depth_mm, dtype="<u2").tobytes())
+    return message
+
+
+def camera_info_message(mount: CameraMount, stamp_ns: int, known: Intrinsics | None = None) -> CameraInfo:
+    """The intrinsics of `mount`'s pictures: those `known`, else a pinhole's of its field of view."""
     focal = mount.height / 2 / float(np.tan(mount.vertical_fov / 2))
-    cx, cy = mount.width / 2, mount.height / 2
-    message = CameraInfo(header=header(stamp_ns, mount.frame_id), width=mount.width, height=mount.height)
+    lens = known or Intrinsics(mount.width, mount.height, focal, focal, mount.width / 2, mount.height / 2)
+    message = CameraInfo(header=header(stamp_ns, mount.frame_id), width=lens.width, height=lens.height)
     message.distortion_model = "plumb_bob"
-    message.d = [0.0] * 5
-    message.k = [focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0]
+    message.d = list(lens.distortion)
+    message.k = [lens.fx, 0.0, lens.cx, 0.0, lens.fy, lens.cy, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message.p = [lens.fx, 0.0, lens.cx, 0.0, 0.0, lens.fy, lens.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return message
 
 
