@@ -114,6 +114,10 @@ class Graphs(_Section):
     proposal: Graph
     energy: Graph
 
+    @property
+    def all(self) -> tuple[Graph, ...]:
+        return self.encoder, self.predictor, self.proposal, self.energy
+
 
 class Surprise(_Section):
     """The calibration of `perception.surprise`: the file of its yardstick's arrays, the unit of each score,
@@ -289,11 +293,8 @@ def load_bundle(path: Path) -> Bundle:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         raise BundleError(f"{description}: {key}: {problem['msg']}; export the bundle again") from error
-    graphs = info.graphs
-    parts: list[Graph | Surprise | HeldOutFile] = [info.surprise]
-    parts += [graphs.encoder, graphs.predictor, graphs.proposal, graphs.energy]
-    parts += [] if info.held_out is None else [info.held_out]
-    for part in parts:
+    optional = () if info.held_out is None else (info.held_out,)
+    for part in (*info.graphs.all, info.surprise, *optional):
         file = path / part.file
         if not file.is_file():
             raise BundleError(f"{file} is missing: export the bundle again, or check it out of git again")

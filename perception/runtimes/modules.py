@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from perception.errors import ModelError
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
-
-WEIGHTS = "weights.safetensors"
+from perception.runtimes.pytorch import WEIGHTS
 
 Rows = Mapping[str, tuple[int, ...]]
 Weights = dict[str, Tensor]

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from perception.errors import RuntimeUnavailable
 from perception.runtimes.batches import in_batches
 from perception.runtimes.contract import Port, Variant, check_inputs
-from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.onnx import OnnxSession, file_sha256
+
+WEIGHTS = "weights.safetensors"
+# Its code is as much a part of what runs as the library is.
+MODEL = Path(__file__).parent.parent / "jepa" / "model.py"
 
 
 class TorchSession:
@@ -58,7 +62,11 @@ class PyTorch:
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        return (Variant(self.name, "fp32", f"torch {torch.__version__} on {device}"),)
+        return (
+            Variant(
+                self.name, "fp32", f"torch {torch.__version__} on {device}, model {file_sha256(MODEL)[:8]}"
+            ),
+        )
 
     def open(self, path: Path, sha256: str | None, precision: str) -> TorchSession:
         return TorchSession(path, sha256)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from jepa_arm_bringup.errors import GraphError
+from planner.runtime_options import add_runtime_arguments
 
 EXAMPLE = "jepa-arm up --task push"
 TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)"
     )
     parser.add_argument("--planner", default="mode2", help="a planner by name, as for eval (default: mode2)")
+    add_runtime_arguments(parser)
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
@@ -53,17 +55,20 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
     from planner.planners import make_planner
+    from sim.evaluate import on_requested_runtime
 
     bundle = load_bundle(args.bundle or default_bundle(args.task))
     robot_file = args.robot or bundle.robot
     robot = load_robot(robot_file)
     bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
-    make_planner(args.planner, bundle)
+    make_planner(args.planner, on_requested_runtime(args, bundle))
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
         "robot": robot_file,
         "planner": args.planner,
+        "runtime": args.runtime,
+        "force_runtime": args.force_runtime,
         "seed": args.seed,
     }
 
