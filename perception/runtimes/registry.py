@@ -10,8 +10,9 @@ from perception.runtimes.contract import Runtime, Session, Variant
 from perception.runtimes.onnx import OnnxRuntime
 from perception.runtimes.openvino import OpenVino
 from perception.runtimes.pytorch import PyTorch
+from perception.runtimes.tensorrt import TensorRt
 
-RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino(), PyTorch())
+RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino(), PyTorch(), TensorRt())
 # What needs no check: every other runtime is measured by it.
 REFERENCE = OnnxRuntime().variants()[0]
 
