@@ -1,4 +1,4 @@
-"""`jepa-arm build-engine`: the TensorRT engines of a bundle, built and kept on the machine that will run them."""
+"""`jepa-arm build-engine`: the TensorRT engines of a bundle, built and kept on the machine that runs them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def cached_engine(
         timing = _timing_cache(recipe)
         known = timing.read_bytes() if timing.exists() else b""
         engine, learned = build(library.module, onnx, recipe.profile, known, progress)
-        write_whole(timing, learned)
+        if learned:
+            write_whole(timing, learned)
         write_engine(recipe, engine)
         return engine
 
@@ -123,13 +124,17 @@ def build(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
         raise ModelError(f"TensorRT cannot parse the graph: {'; '.join(reasons) or logger.last}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     # TF32 rounds factors to 11 bits, which is not what fp32 says.
     config.clear_flag(trt.BuilderFlag.TF32)
-    config.set_timing_cache(config.create_timing_cache(timings), True)
+    # TensorRT-RTX times nothing before it runs on the GPU.
+    learns = trt.__name__ != "tensorrt_rtx"
+    if learns:
+        config.set_timing_cache(config.create_timing_cache(timings), True)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     shapes = builder.create_optimization_profile()
@@ -141,8 +146,8 @@ def build(
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ModelError(f"TensorRT cannot build an engine: {logger.last or 'it does not say why'}")
-    learned = config.get_timing_cache()
-    return bytes(memoryview(engine)), bytes(memoryview(learned.serialize())) if learned else b""
+    learned = bytes(memoryview(config.get_timing_cache().serialize())) if learns else b""
+    return bytes(memoryview(engine)), learned
 
 
 @contextlib.contextmanager
