@@ -37,7 +37,7 @@ def find_device() -> Device:
     try:
         error, *_ = driver.cuInit(0)
     except RuntimeError as problem:  # libcuda is not there
-        raise RuntimeUnavailable("no NVIDIA GPU: there is no driver (libcuda.so.1)") from problem
+        raise RuntimeUnavailable("no NVIDIA GPU here, or no driver for it (libcuda.so.1)") from problem
     if error != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeUnavailable(f"no NVIDIA GPU that can be used ({error.name}): `nvidia-smi` may tell more")
     attribute = driver.CUdevice_attribute
