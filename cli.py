@@ -42,6 +42,7 @@ COMMANDS = (
     Command("collect", "record play episodes in the simulator", "sim.collect"),
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),
     Command("export", "make a bundle that robots can load from a training run", "planner.export"),
+    Command("build-engine", "build the TensorRT engines of a bundle on this machine", "sim.build_engine"),
     Command("eval", "measure a planner on unseen episodes", "sim.evaluate", "jepa_arm_bringup.evaluate"),
     Command("up", "start the ROS 2 graph and keep it running", "jepa_arm_bringup.up"),
     Command("demo", "pursue goal pictures over ROS 2, with a report", "jepa_arm_bringup.demo"),
@@ -64,6 +65,7 @@ EXTRAS = {
     "rclpy": "ros",
     "rustypot": "arms",
     "openvino": "openvino",
+    "cuda": "tensorrt",
     "pyrealsense2": "realsense",
     "ray": "ray",
 }

@@ -102,11 +102,19 @@ def core_libraries() -> Iterator[Finding]:
     yield Finding("core libraries", "ok", versions)
 
 
-def onnx_runtime() -> Iterator[Finding]:
-    import onnxruntime
+def runtimes() -> Iterator[Finding]:
+    """What can run a bundle's graphs, at which precisions. ONNX Runtime is needed, the others are faster."""
+    from perception.runtimes.registry import REFERENCE, offers
 
-    providers = ", ".join(onnxruntime.get_available_providers())
-    yield Finding("ONNX Runtime", "ok", f"{onnxruntime.__version__}: {providers}")
+    for offer in offers():
+        name = f"runtime {offer.runtime}"
+        if offer.variants:
+            precisions = ", ".join(variant.precision for variant in offer.variants)
+            yield Finding(name, "ok", f"{offer.variants[0].version}: {precisions}")
+            continue
+        what, _, mend = offer.missing.partition(": ")
+        status = "broken" if offer.runtime == REFERENCE.runtime else "optional"
+        yield Finding(name, status, what, mend)
 
 
 def ros() -> Iterator[Finding]:
@@ -153,24 +161,6 @@ def torch() -> Iterator[Finding]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
     yield Finding("PyTorch", "ok", f"{torch.__version__}, {device}")
-
-
-def openvino() -> Iterator[Finding]:
-    if importlib.util.find_spec("openvino") is None:
-        yield Finding("OpenVINO", "optional", "none", "faster on Intel: pip install 'jepa-arm[openvino]'")
-        return
-    import openvino
-
-    devices = ", ".join(openvino.Core().available_devices)
-    yield Finding("OpenVINO", "ok", f"{importlib.metadata.version('openvino')}: {devices}")
-
-
-def tensorrt() -> Iterator[Finding]:
-    if importlib.util.find_spec("tensorrt") is None:
-        yield Finding("TensorRT", "optional", "none", "for NVIDIA GPUs: comes with JetPack or from NVIDIA")
-        return
-    tensorrt = importlib.import_module("tensorrt")
-    yield Finding("TensorRT", "ok", tensorrt.__version__)
 
 
 def simulator() -> Iterator[Finding]:
@@ -292,9 +282,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("platform", machine),
     ("import names", shadowed_imports),
     ("core libraries", core_libraries),
-    ("ONNX Runtime", onnx_runtime),
-    ("OpenVINO", openvino),
-    ("TensorRT", tensorrt),
+    ("runtimes", runtimes),
     ("PyTorch", torch),
     ("simulator", simulator),
     ("ROS 2", ros),

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also a plan with LeWM's published predictor shape, and how many times ours is faster",
     )
+    parser.add_argument(
+        "--runtimes", action="store_true", help="also encoder and plan on every runtime of this machine"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each step is run (default: 2)")
 
 
@@ -37,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.cases import all_cases
     from benchmarks.errors import BenchmarkError
     from benchmarks.machine import describe_machine
+    from benchmarks.runtimes import runtime_cases, times_as_fast
     from planner.bundle import load_bundle
     from sim.evaluate import shipped_bundle
 
@@ -46,12 +50,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
-    timings = with_progress(all_cases(bundle), args.seconds)
+    cases = all_cases(bundle) + (runtime_cases(bundle) if args.runtimes else [])
+    timings = with_progress(cases, args.seconds)
     show(timings, f"{bundle.name} on {machine['cores']} cores, {machine['cpu']}")
+    ratios = times_as_fast(timings)
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f} times as fast as on ONNX Runtime")
     reference = compare_with_reference(timings) if args.reference else None
     if args.json is not None:
         figures = {timing.name: timing.figures() for timing in timings}
         report = {"bundle": bundle.name, "seconds": args.seconds, "machine": machine, "timings": figures}
+        if ratios:
+            report["times_as_fast_as_onnxruntime"] = ratios
         if reference is not None:
             report["reference"] = reference
         args.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perception.errors import ModelError
+from perception.runtimes.contract import Port, Session
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,35 @@ class Encoder(Protocol):
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encode uint8 (N, S, S, 3) RGB images into float32 (N, D) latents."""
         ...
+
+
+class GraphEncoder:
+    """An encoder's graph, open in any runtime: `image` uint8 in, `latent` out.
+
+    `path` and `sha256` are the graph's own. Raises ModelError if it is no encoder.
+    """
+
+    def __init__(self, session: Session, path: Path, sha256: str) -> None:
+        ports = [(port.name, port.dtype, len(port.row)) for port in (*session.inputs, *session.outputs)]
+        if ports != [("image", "uint8", 3), ("latent", "float32", 1)]:
+            raise ModelError(
+                f"graph {path} is no encoder: it has {ports}, not a uint8 image in and a latent out; "
+                "name the encoder of a bundle"
+            )
+        self._session = session
+        self._image: Port = session.inputs[0]
+        self._spec = EncoderSpec(self._image.row[0], session.outputs[0].row[0], sha256)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self._spec
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if images.dtype != np.uint8 or images.shape[1:] != self._image.row:
+            size = self._spec.image_size
+            raise ValueError(f"expected uint8 (N, {size}, {size}, 3), got {images.dtype} {images.shape}")
+        (latents,) = self._session.run({"image": images})
+        return latents
 
 
 def check_encoder(encoder: Encoder, tolerance: float = 1e-4) -> None:

@@ -11,3 +11,7 @@ class DatasetError(ValueError):
 
 class TrainingError(ValueError):
     """A training run cannot start or go on."""
+
+
+class RuntimeUnavailable(ModelError):
+    """A runtime cannot be used on this machine: what is missing, and how to get it."""

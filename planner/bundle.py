@@ -3,13 +3,14 @@
     bundle = load_bundle(Path("models/panda-push"))
     encoder, world_model = bundle.encoder(), bundle.world_model()
 
+Graphs run on ONNX Runtime, or on what `bundle.on(variant)` names (`planner.runtimes` chooses one).
 Every file is checked against its sha256. A bundle that does not fit the robot or camera it is started with
 is refused by `check_fits`, naming the mismatch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,10 +26,13 @@ from pydantic import (
     model_validator,
 )
 
-from perception.encoder import Encoder
-from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
+from perception.encoder import Encoder, GraphEncoder
+from perception.runtimes.contract import Session, Variant
+from perception.runtimes.onnx import file_sha256
+from perception.runtimes.registry import REFERENCE, open_session
 from perception.surprise import SCORES, Yardstick
 from planner.errors import BundleError
+from planner.held_out import HeldOut, read_held_out
 
 if TYPE_CHECKING:
     from planner.world_model import WorldModel
@@ -110,6 +114,10 @@ class Graphs(_Section):
     proposal: Graph
     energy: Graph
 
+    @property
+    def all(self) -> tuple[Graph, ...]:
+        return self.encoder, self.predictor, self.proposal, self.energy
+
 
 class Surprise(_Section):
     """The calibration of `perception.surprise`: the file of its yardstick's arrays, the unit of each score,
@@ -132,6 +140,13 @@ class Surprise(_Section):
         return scales
 
 
+class HeldOutFile(_Section):
+    """A sample of episodes that nothing was trained on, for the check of runtimes (`planner.accuracy`)."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class BundleInfo(_Section):
     """The content of `bundle.yaml`."""
 
@@ -147,16 +162,22 @@ class BundleInfo(_Section):
     tool: ToolNormalisation
     graphs: Graphs
     surprise: Surprise
+    held_out: HeldOutFile | None = None
     training: dict[str, Any]
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle; models load when asked for."""
+    """A checked bundle; models load when asked for, and run on `variant`."""
 
     path: Path
     info: BundleInfo
+    variant: Variant = REFERENCE
+
+    def on(self, variant: Variant) -> Bundle:
+        """This bundle with its graphs on another runtime or in another precision."""
+        return replace(self, variant=variant)
 
     @property
     def name(self) -> str:
@@ -179,22 +200,29 @@ class Bundle:
         return self.info.graphs.encoder.sha256
 
     def encoder(self) -> Encoder:
-        """The encoder on ONNX Runtime."""
-        graph = self.info.graphs.encoder
-        encoder = OnnxEncoder(self.path / graph.file, graph.sha256)
-        found, promised = encoder.spec, self.info
-        if (found.image_size, found.latent_dim) != (promised.image_size, promised.latent_dim):
+        graph, promised = self.info.graphs.encoder, self.info
+        path = self.path / graph.file
+        found = GraphEncoder(open_session(self.variant, path, graph.sha256), path, graph.sha256)
+        if (found.spec.image_size, found.spec.latent_dim) != (promised.image_size, promised.latent_dim):
             raise BundleError(
-                f"{self.path / graph.file} takes {found.image_size} px and gives {found.latent_dim} numbers; "
+                f"{path} takes {found.spec.image_size} px and gives {found.spec.latent_dim} numbers; "
                 f"{DESCRIPTION} says {promised.image_size} and {promised.latent_dim}: export the bundle again"
             )
-        return encoder
+        return found
 
     def world_model(self) -> WorldModel:
-        """Predictor, proposal and energy on ONNX Runtime."""
+        """Predictor, proposal and energy."""
         from planner.world_model import WorldModel
 
         return WorldModel(self)
+
+    def held_out(self) -> HeldOut | None:
+        """The sample of held-out episodes, if the bundle carries one. Raises BundleError if it is damaged."""
+        if self.info.held_out is None:
+            return None
+        block_dim = self.action.block * self.action.dim
+        path = self.path / self.info.held_out.file
+        return read_held_out(path, self.info.image_size, self.info.tool.dim, block_dim)
 
     def yardstick(self) -> Yardstick:
         """What surprise is measured by. Raises BundleError if the file is not as described."""
@@ -218,14 +246,14 @@ class Bundle:
             )
         return Yardstick(**arrays)
 
-    def open(self, graph: Graph, inputs: dict[str, int]) -> Any:
-        """An ONNX Runtime session of one of the bundle's graphs, which takes `inputs` of these widths."""
-        session = open_graph(self.path / graph.file, graph.sha256)
-        found = {node.name: node.shape[-1] for node in session.get_inputs()}
+    def open(self, graph: Graph, inputs: dict[str, int]) -> Session:
+        """One of the bundle's graphs, which takes `inputs` of these widths, on the bundle's runtime."""
+        path = self.path / graph.file
+        session = open_session(self.variant, path, graph.sha256)
+        found = {port.name: port.row[-1] for port in session.inputs}
         if found != inputs:
             raise BundleError(
-                f"{self.path / graph.file} takes {found}; by {DESCRIPTION} it should take {inputs}: "
-                "export the bundle again"
+                f"{path} takes {found}; by {DESCRIPTION} it should take {inputs}: export the bundle again"
             )
         return session
 
@@ -265,8 +293,8 @@ def load_bundle(path: Path) -> Bundle:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         raise BundleError(f"{description}: {key}: {problem['msg']}; export the bundle again") from error
-    graphs = info.graphs
-    for part in (graphs.encoder, graphs.predictor, graphs.proposal, graphs.energy, info.surprise):
+    optional = () if info.held_out is None else (info.held_out,)
+    for part in (*info.graphs.all, info.surprise, *optional):
         file = path / part.file
         if not file.is_file():
             raise BundleError(f"{file} is missing: export the bundle again, or check it out of git again")

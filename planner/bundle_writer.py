@@ -17,26 +17,22 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from perception.dataset import DatasetInfo
+from perception.dataset import DatasetInfo, Episodes, read_description, read_shard
 from perception.jepa.config import TrainConfig
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
-from perception.runtimes.onnx import file_sha256, open_graph
+from perception.jepa.trainer import held_out_sessions
+from perception.runtimes.modules import StepsToGo
+from perception.runtimes.onnx import OnnxSession, file_sha256
+from perception.runtimes.pytorch import WEIGHTS
 from planner.bundle import DESCRIPTION, SCHEMA_VERSION, BundleInfo
 from planner.errors import BundleError
+from planner.held_out import FILE as HELD_OUT
+from planner.held_out import HeldOut, sample_held_out
 from planner.model_card import model_card
 
 OPSET = 20
 YARDSTICK = "surprise.npz"
 PARITY_TOLERANCE = 1e-4
-
-
-class _StepsToGo(nn.Module):
-    def __init__(self, energy: Energy) -> None:
-        super().__init__()
-        self.energy = energy
-
-    def forward(self, latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return self.energy.steps_to_go(latent, goal)
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,10 @@ class _Graph:
     outputs: tuple[str, ...]
 
 
-def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> dict[str, float]:
-    """Write the bundle of a training checkpoint to `out`, whole or not at all.
+def export_bundle(
+    state: dict[str, Any], out: Path, replace: bool = False, held_out: HeldOut | None = None
+) -> dict[str, float]:
+    """Write the bundle of a training checkpoint to `out`, whole or not at all, with `held_out` in it.
 
     Returns the largest difference between torch and ONNX Runtime for each graph. Raises BundleError if one
     exceeds 1e-4, if training has not finished, if `out` exists and `replace` is false, or if it is no bundle.
@@ -76,14 +74,35 @@ def export_bundle(state: dict[str, Any], out: Path, replace: bool = False) -> di
             for name, model in state["models"].items()
             for key, value in model.items()
         }
-        save_file(weights, staging / "weights.safetensors")
+        save_file(weights, staging / WEIGHTS)
         np.savez(staging / YARDSTICK, **state["surprise"]["yardstick"])
+        if held_out is not None:
+            held_out.write(staging / HELD_OUT)
         description = _description(state, info, config, out.name, staging)
         content = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False)
         (staging / DESCRIPTION).write_text(content)
         (staging / "README.md").write_text(model_card(description))
         _put_in_place(staging, out, Path(folder) / "replaced")
     return gaps
+
+
+def held_out_of(state: dict[str, Any], data: Path) -> HeldOut:
+    """A sample of the episodes in `data` that the run of `state` held out.
+
+    Raises BundleError if the run was trained on other data, DatasetError if a file is missing or damaged.
+    """
+    info, config = DatasetInfo.model_validate(state["info"]), TrainConfig.model_validate(state["config"])
+    if read_description(data) != info:
+        raise BundleError(f"the run was not trained on {data}: name the --data that `jepa-arm train` had")
+    first = (info.episodes // info.session - held_out_sessions(info, config)) * info.session
+    shards = range(first // info.episodes_per_shard, info.shards)
+    parts = [read_shard(data, index, info) for index in shards]
+    skipped = first - shards.start * info.episodes_per_shard
+    frames, actions, tool, objects = (
+        np.concatenate([getattr(part, name) for part in parts])[skipped:]
+        for name in ("frames", "actions", "tool", "object")
+    )
+    return sample_held_out(Episodes(frames, actions, tool, objects), config.block, info.action_limit_m)
 
 
 def _put_in_place(staging: Path, out: Path, replaced: Path) -> None:
@@ -131,7 +150,7 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
             {"latent": latents(), "goal": latents(), "steps_left": torch.full((2, 1), 3.5)},
             ("actions",),
         ),
-        _Graph("energy", _StepsToGo(energy), {"latent": latents(), "goal": latents()}, ("steps_to_go",)),
+        _Graph("energy", StepsToGo(energy), {"latent": latents(), "goal": latents()}, ("steps_to_go",)),
     ]
 
 
@@ -165,7 +184,7 @@ def _parity(graph: _Graph, path: Path) -> float:
     inputs = {name: torch.cat([value, value.flip(0), value]) for name, value in graph.inputs.items()}
     expected = graph.module(*inputs.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
-    found = open_graph(path).run(None, {name: value.numpy() for name, value in inputs.items()})
+    found = OnnxSession(path).run({name: value.numpy() for name, value in inputs.items()})
     gap = float(np.max([np.abs(a.numpy() - b).max() for a, b in zip(expected, found, strict=True)]))
     if not gap <= PARITY_TOLERANCE:
         raise BundleError(
@@ -208,6 +227,9 @@ def _description(
                 **state["surprise"]["levels"],
                 "episodes": state["surprise"]["episodes"],
             },
+            "held_out": {"file": HELD_OUT, "sha256": file_sha256(staging / HELD_OUT)}
+            if (staging / HELD_OUT).exists()
+            else None,
             "training": {
                 "episodes": info.episodes,
                 "steps_per_episode": info.steps,

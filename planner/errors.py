@@ -7,3 +7,7 @@ class BundleError(ValueError):
 
 class PlannerError(ValueError):
     """A planner was asked for something it cannot do."""
+
+
+class RuntimeRefused(ValueError):
+    """A runtime was asked for by name that is not here, or not exact enough to act by."""

@@ -32,7 +32,7 @@ Play never uses an evaluation goal.
 ```
 jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
-jepa-arm export --run runs/{name} --out models/{name} --force
+jepa-arm export --run runs/{name} --data data/{name} --out models/{name} --force
 ```
 {recipe}
 Success rates, with intervals and baselines, are in the README of the repository, beside the command that

@@ -1,4 +1,4 @@
-"""The learned world model at run time: predictor, proposal and energy graphs on ONNX Runtime.
+"""The learned world model at run time: predictor, proposal and energy graphs, on the bundle's runtime.
 
 Actions here are blocks in units of the action limit, float32 (N, block·A) in −1…1; tool positions are in
 metres outside, normalised inside.
@@ -53,7 +53,7 @@ class WorldModel:
     def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
         """One step: latents (N, D), normalised tool (N, P), actions (N, block·A) → next latent, next tool."""
         inputs = {"latent": latent, "previous": previous, "tool": tool, "actions": actions}
-        following, moved = self._predictor.run(None, inputs)
+        following, moved = self._predictor.run(inputs)
         return following, moved
 
     def normalise(self, tool: Array) -> Array:
@@ -67,12 +67,12 @@ class WorldModel:
             "goal": np.broadcast_to(goal, latents.shape),
             "steps_left": steps_left[:, None].astype(np.float32),
         }
-        (actions,) = self._proposal.run(None, inputs)
+        (actions,) = self._proposal.run(inputs)
         return np.asarray(actions)
 
     def steps_to_go(self, latents: Array, goal: Array) -> Array:
         """Learned time-to-go (N,) in model steps from `latents` (N, D) to `goal` (D,)."""
-        (steps,) = self._energy.run(None, {"latent": latents, "goal": np.broadcast_to(goal, latents.shape)})
+        (steps,) = self._energy.run({"latent": latents, "goal": np.broadcast_to(goal, latents.shape)})
         return np.asarray(steps)
 
     def rollout(self, start: Observation | State, actions: Array) -> Imagined:

@@ -36,6 +36,9 @@ ROS_WS = ROOT / "ros_ws"
 SOURCED_ROS = os.environ.get("ROS_DISTRO", "")
 OLDEST_PYTHON = (3, 10)
 LOG_LINES_SHOWN = 20
+# Of JetPack 6, and the newest.
+TENSORRT_BINDINGS = {"10.3": "tensorrt-cu12-bindings==10.3.0", "11.4": "tensorrt-cu13-bindings==11.4.0.106"}
+NEWEST_PYTHON_OF_BINDINGS = (3, 13)
 
 
 def main() -> int:
@@ -145,6 +148,14 @@ def install_project(log: TextIO) -> None:
     pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,sim,train,realsense,dev]"], log)
 
 
+def install_tensorrt_bindings(log: TextIO) -> None:
+    """The bindings of TensorRT alone, a version to a folder: tests look up the names there that we call."""
+    for version, package in TENSORRT_BINDINGS.items():
+        if platform.machine() == "x86_64" and sys.version_info < NEWEST_PYTHON_OF_BINDINGS:
+            folder = VENV / "tensorrt-bindings" / version
+            pip(["--no-deps", "--upgrade", "--target", folder, package], log)
+
+
 def install_ros(log: TextIO) -> None:
     extra = "ros-build" if SOURCED_ROS else "ros"
     pip(["--no-build-isolation", "--editable", f"{ROOT}[{extra}]"], log)
@@ -238,6 +249,7 @@ STEPS = (
     Step("virtual environment", make_venv),
     Step("PyTorch", install_torch),
     Step("Python packages", install_project, files=("pyproject.toml",)),
+    Step("TensorRT bindings", install_tensorrt_bindings),
     Step(f"ROS 2 {SOURCED_ROS}" if SOURCED_ROS else "ROS 2 wheels", install_ros),
     Step("ROS packages", build_ros_packages, files=SOURCED_BUILD if SOURCED_ROS else WHEELS_BUILD),
     Step("check", check_imports),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.runtime_options import add_runtime_arguments
 from sim.workers import add_worker_arguments, open_workers
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bundle folder (default: the shipped one for the task); with --suite full also several, "
         "with commas between",
     )
+    add_runtime_arguments(parser)
     add_worker_arguments(
         parser, 1, "processes (default: 1; with more than there are cores, plans take longer than they need)"
     )
@@ -103,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from sim.shared_evaluation import evaluate_on
 
     if args.suite == "full":
+        refuse_options(args, ("runtime",), "is for a single evaluation")
         from sim.suite import run_full_suite
 
         return run_full_suite(args)
@@ -138,7 +141,18 @@ def check_request(args: argparse.Namespace) -> Bundle:
         raise SimulationError(f"--perturb {args.perturb}: name one; only --suite full takes several")
     task = make_task(args.task)
     args.bundle = args.bundle or shipped_bundle(task.trained_as)
-    return fitting_bundle(args.bundle, task)
+    return on_requested_runtime(args, fitting_bundle(args.bundle, task))
+
+
+def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
+    """`bundle` on what --runtime asks for; frames to check it by are rendered where the bundle has none."""
+    from planner.runtime_options import DEFAULT
+    from planner.runtimes import on_runtime
+    from sim.held_out import render_held_out
+
+    bundle = on_runtime(bundle, args.runtime or DEFAULT, args.force_runtime, render_held_out)
+    args.runtime = bundle.variant.name
+    return bundle
 
 
 def refuse_options(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
@@ -258,6 +272,7 @@ def request(args: argparse.Namespace) -> dict[str, Any]:
         "perturbation": args.perturb,
         "anomaly": args.anomaly or "none",
         "bundle": os.path.relpath(args.bundle),
+        "runtime": args.runtime,
         "seed": args.seed,
         "workers": args.workers if args.ray is None else f"ray {args.ray}",
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perception.runtimes.contract import Variant
 from planner.bundle import Bundle, load_bundle
 from sim.protocol import evaluate
 from sim.results import EpisodeResult
@@ -26,6 +27,7 @@ class Chunk:
     perturbation: str
     anomaly: str | None
     budget_ms: float | None
+    variant: Variant
 
 
 def evaluate_on(
@@ -42,7 +44,8 @@ def evaluate_on(
     if workers.alone:
         yield from evaluate(task, planner, bundle, seeds, perturbation, anomaly, budget_ms)
         return
-    whole = Chunk(task, planner, bundle.path.absolute(), seeds, perturbation, anomaly, budget_ms)
+    path = bundle.path.absolute()
+    whole = Chunk(task, planner, path, seeds, perturbation, anomaly, budget_ms, bundle.variant)
     size = EPISODES_PER_CHUNK
     chunks = [replace(whole, seeds=seeds[first : first + size]) for first in range(0, len(seeds), size)]
     for results in workers.map(evaluate_chunk, chunks):
@@ -50,7 +53,7 @@ def evaluate_on(
 
 
 def evaluate_chunk(chunk: Chunk) -> list[EpisodeResult]:
-    bundle = load_bundle(chunk.bundle)
+    bundle = load_bundle(chunk.bundle).on(chunk.variant)
     return list(
         evaluate(
             chunk.task,

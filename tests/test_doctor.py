@@ -33,9 +33,25 @@ def test_this_machine_has_nothing_broken(tmp_path, capsys):
     assert [finding for finding in findings if finding["status"] == "broken"] == []
     assert code == 0
     names = {finding["name"] for finding in findings}
-    assert {"Python", "ONNX Runtime", "ROS 2", "ROS interfaces", "import names", "disk"} <= names
+    assert {"Python", "runtime onnxruntime", "ROS 2", "ROS interfaces", "import names", "disk"} <= names
     shown = capsys.readouterr().out
     assert all(name in shown for name in names)
+
+
+def test_every_runtime_is_listed_with_its_state(monkeypatch):
+    from perception.runtimes import registry
+    from perception.runtimes.contract import Variant
+
+    missing = "OpenVINO is not installed: pip install 'jepa-arm[openvino]'"
+    there = registry.Offer("onnxruntime", (Variant("onnxruntime", "fp32", "onnxruntime 1.30"),))
+    listed = (there, registry.Offer("openvino", (), missing))
+    monkeypatch.setattr(registry, "offers", lambda: listed)
+    assert list(doctor.runtimes()) == [
+        doctor.Finding("runtime onnxruntime", "ok", "onnxruntime 1.30: fp32"),
+        doctor.Finding(
+            "runtime openvino", "optional", "OpenVINO is not installed", "pip install 'jepa-arm[openvino]'"
+        ),
+    ]
 
 
 def test_a_broken_part_is_exit_code_1_and_shown_with_its_mend(checks, capsys, tmp_path):

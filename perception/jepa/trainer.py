@@ -52,7 +52,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.info, self.out, self.config = info, out, config
         sessions = len(episodes) // info.session
-        held_out = max(-(-2 // info.session), round(config.held_out_share * sessions))
+        held_out = held_out_sessions(info, config)
         if (sessions - held_out) * info.session < 2:
             raise TrainingError(
                 f"{len(episodes)} episodes in sessions of {info.session} are too few to train on and hold a "
@@ -336,6 +336,12 @@ class _NoReport:
 
     def health(self, step: int, values: dict[str, float]) -> None:
         pass
+
+
+def held_out_sessions(info: DatasetInfo, config: TrainConfig) -> int:
+    """How many of a dataset's sessions, its last ones, nothing is trained on: at least two episodes."""
+    sessions = info.episodes // info.session
+    return max(-(-2 // info.session), round(config.held_out_share * sessions))
 
 
 def _say(text: str) -> None:

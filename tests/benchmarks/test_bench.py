@@ -11,6 +11,7 @@ from benchmarks import cases, plans, reference
 from benchmarks.bench import ROUNDS, measure
 from benchmarks.cases import Case, all_cases, hardware_cases
 from benchmarks.machine import cpu_model
+from benchmarks.runtimes import runtime_cases, times_as_fast
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle
@@ -52,6 +53,14 @@ def test_bench_writes_median_and_p99_of_every_step_with_the_machine_they_are_of(
     assert "reference" not in report
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("plan mode2", "median, ms", "p99, ms", "candidate steps"))
+
+
+def test_runtimes_are_measured_side_by_side(bundle):
+    timings = list(measure(runtime_cases(bundle), seconds=0.01))[-1]
+    ratios = times_as_fast(timings)
+    on = {"onnxruntime:fp32", "openvino:fp32", "torch:fp32"}
+    assert ratios.keys() >= {f"{step} {name}" for step in ("encoder", "plan mode2 near") for name in on}
+    assert ratios["encoder onnxruntime:fp32"] == 1.0 and all(ratio > 0 for ratio in ratios.values())
 
 
 def test_without_the_simulator_a_robot_still_measures_its_own_steps(bundle, monkeypatch):

@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.encoder import Encoder, EncoderSpec, check_encoder
+from perception.encoder import Encoder, EncoderSpec, GraphEncoder, check_encoder
 from perception.errors import ModelError
-from perception.runtimes.onnx import OnnxEncoder, file_sha256, open_graph
+from perception.runtimes.onnx import OnnxSession, file_sha256
+
+
+def open_encoder(path: Path, sha256: str | None = None) -> GraphEncoder:
+    return GraphEncoder(OnnxSession(path, sha256), path, file_sha256(path))
 
 
 class MeanColour:
@@ -71,7 +75,7 @@ def encoder_file(tiny_bundle: Path) -> Path:
 
 
 def test_the_onnx_encoder_keeps_the_contract(encoder_file: Path) -> None:
-    encoder = OnnxEncoder(encoder_file)
+    encoder = open_encoder(encoder_file)
     check_encoder(encoder)
     assert encoder.spec == EncoderSpec(64, 16, file_sha256(encoder_file))
 
@@ -108,12 +112,12 @@ def test_a_broken_encoder_is_told_which_promise_it_broke(encoder: Encoder, promi
 )
 def test_the_onnx_encoder_refuses_what_is_not_its_input(encoder_file: Path, images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
-        OnnxEncoder(encoder_file).encode(images)
+        open_encoder(encoder_file).encode(images)
 
 
 def test_a_missing_graph_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.onnx is missing"):
-        open_graph(tmp_path / "gone.onnx")
+        OnnxSession(tmp_path / "gone.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph at all", None])
@@ -124,16 +128,16 @@ def test_a_truncated_or_foreign_graph_is_named(
     whole = encoder_file.read_bytes()
     graph.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ModelError, match=r"encoder\.onnx cannot be read"):
-        OnnxEncoder(graph)
+        open_encoder(graph)
 
 
 def test_a_graph_that_is_not_the_promised_one_is_refused(encoder_file: Path) -> None:
-    assert OnnxEncoder(encoder_file, file_sha256(encoder_file)).spec.sha256 == file_sha256(encoder_file)
+    assert open_encoder(encoder_file, file_sha256(encoder_file)).spec.sha256 == file_sha256(encoder_file)
     with pytest.raises(ModelError, match=r"encoder\.onnx is not the file .*sha256"):
-        OnnxEncoder(encoder_file, "0" * 64)
+        open_encoder(encoder_file, "0" * 64)
 
 
 @pytest.mark.parametrize("graph", ["predictor.onnx", "energy.onnx"])
 def test_a_graph_that_is_no_encoder_is_refused(tiny_bundle: Path, graph: str) -> None:
     with pytest.raises(ModelError, match=f"{graph} is no encoder"):
-        OnnxEncoder(tiny_bundle / graph)
+        open_encoder(tiny_bundle / graph)

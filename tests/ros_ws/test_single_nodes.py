@@ -37,7 +37,7 @@ StartNode = Callable[..., subprocess.Popen[str]]
     "node, parameters, words",
     [
         ("sim_node", {"task": "juggle"}, "no task 'juggle'; there are reach, push"),
-        ("encoder_node", {"bundel": "x"}, "unknown parameter bundel; known: bundle, max_frame_age_s"),
+        ("encoder_node", {"bundel": "x"}, "unknown parameter bundel; known: bundle, force_runtime, max_"),
         ("planner_node", {"robot": "r2d2"}, "no robot named 'r2d2'"),
         ("gate_node", {"rate_hz": 1e9}, "parameter rate_hz is 1000000000.0, expected float from 20 to 1000"),
         ("arm_node", {"arm": ""}, "parameter arm is '', which names nothing that can be imported"),
@@ -66,6 +66,18 @@ def test_a_bundle_that_is_not_there_keeps_a_node_unconfigured(
 ) -> None:
     start_node("encoder_node", own_domain, bundle=str(tmp_path / "nothing"))
     assert activate("encoder", own_domain) == "failed"
+
+
+def test_a_node_runs_the_runtime_it_is_told_and_no_other(
+    start_node: StartNode, activate: Callable[..., str], own_domain: int, bundle: Path
+) -> None:
+    told = {"bundle": str(bundle), "force_runtime": True}
+    process = start_node("encoder_node", own_domain, **told, runtime="caffe")
+    assert activate("encoder", own_domain) == "failed"
+    process.kill()
+    process.wait()
+    start_node("encoder_node", own_domain, **told, runtime="openvino:fp32")
+    assert activate("encoder", own_domain) == "active"
 
 
 def test_the_encoder_drops_old_frames_and_counts_them(

@@ -58,10 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def graph_settings(args: argparse.Namespace, bundle: Bundle) -> Mapping[str, Any]:
-    """The process table's settings for --task, --planner, --budget-ms and --seed with `bundle`."""
+    """The process table's settings for --task, --planner, --runtime, --budget-ms, --seed and `bundle`."""
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
+        "runtime": args.runtime,
+        "force_runtime": args.force_runtime,
         "robot": bundle.robot,
         "planner": args.planner,
         "budget_ms": args.budget_ms or 0.0,

@@ -18,7 +18,7 @@ World = Literal["simulated", "real", "ros2_control"]
 class Setting:
     """Something the user chooses once and several processes are told."""
 
-    default: str | int | float
+    default: str | int | float | bool
     description: str
 
 
@@ -27,6 +27,8 @@ SETTINGS: dict[str, Setting] = {
     "bundle": Setting("", "folder of the world-model bundle"),
     "robot": Setting("panda", "robot file: a name in hardware/robots or a path"),
     "planner": Setting("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient"),
+    "runtime": Setting("onnxruntime", "auto, onnxruntime, openvino, torch or tensorrt[:precision]"),
+    "force_runtime": Setting(False, "use the runtime even if it is not exact enough or cannot be checked"),
     "budget_ms": Setting(0.0, "time for a plan in ms, 0: as long as it takes"),
     "seed": Setting(0, "seed of the first scene and of the planner"),
     "camera": Setting(
@@ -94,7 +96,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="encoder_node",
         restart="always",
-        parameters={"bundle": "bundle"},
+        parameters={"bundle": "bundle", "runtime": "runtime", "force_runtime": "force_runtime"},
     ),
     Process(
         "planner",
@@ -105,6 +107,8 @@ PROCESSES = (
             "bundle": "bundle",
             "robot": "robot",
             "planner": "planner",
+            "runtime": "runtime",
+            "force_runtime": "force_runtime",
             "budget_ms": "budget_ms",
             "seed": "seed",
         },

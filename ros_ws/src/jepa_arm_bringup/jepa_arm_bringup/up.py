@@ -13,6 +13,7 @@ from typing import Any
 
 from jepa_arm_bringup.errors import GraphError
 from jepa_arm_bringup.processes import World
+from planner.runtime_options import add_runtime_arguments
 
 EXAMPLE = "jepa-arm up --task push"
 TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)"
     )
     parser.add_argument("--planner", default="mode2", help="a planner by name, as for eval (default: mode2)")
+    add_runtime_arguments(parser)
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument(
         "--arm",
@@ -81,26 +83,29 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     from planner.bundle import load_bundle
     from planner.errors import BundleError
     from planner.planners import make_planner
+    from sim.evaluate import on_requested_runtime
 
     bundle = load_bundle(args.bundle or default_bundle(args.task))
     robot_file = args.robot or bundle.robot
     robot = load_robot(robot_file)
+    if args.camera is not None:
+        camera_source(args.camera, robot.camera.rate_hz, robot.camera.frame_id)
+    if (args.camera is None) != (args.arm is None):
+        missing = "--camera" if args.camera is None else "--arm"
+        raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
     try:
         bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
     except BundleError as error:
         hint = "; until there is one, --arm-only starts the arm and its gate" if args.arm else ""
         raise BundleError(f"{error}{hint}") from error
-    make_planner(args.planner, bundle)
-    if (args.camera is None) != (args.arm is None):
-        missing = "--camera" if args.camera is None else "--arm"
-        raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
-    if args.camera is not None:
-        camera_source(args.camera, robot.camera.rate_hz, robot.camera.frame_id)
+    make_planner(args.planner, on_requested_runtime(args, bundle))
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),
         "robot": robot_file,
         "planner": args.planner,
+        "runtime": args.runtime,
+        "force_runtime": args.force_runtime,
         "seed": args.seed,
         "camera": args.camera or "",
         **(arm_settings(args, robot_file) if args.arm else {}),

@@ -40,8 +40,8 @@ from jepa_arm_ros.messages import (
 from jepa_arm_ros.parameters import parameter, read_parameters
 from jepa_arm_ros.running import exit_with
 from perception.preprocessing import prepare
-from planner.bundle import load_bundle
 from planner.mpc import Decision, RecedingHorizon, make_planner
+from planner.runtimes import load_bundle_on
 
 REMEMBERED_JOINT_STATES = 64
 CHECK_PERIOD_S = 0.05
@@ -52,6 +52,8 @@ class PlannerParameters:
     bundle: str = parameter("", "folder of the world-model bundle to plan with")
     robot: str = parameter("panda", "robot file: a name in hardware/robots or a path")
     planner: str = parameter("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient")
+    runtime: str = parameter("onnxruntime", "auto, onnxruntime, openvino, torch or tensorrt[:precision]")
+    force_runtime: bool = parameter(False, "use the runtime even if it is not exact enough or unchecked")
     seed: int = parameter(0, "seed of the planner's random numbers", low=0, high=2**62)
     budget_ms: float = parameter(0.0, "time for a plan, 0: as long as it takes [ms]", low=0.0, high=60e3)
     replan_every_frames: int = parameter(2, "decide on every n-th frame", low=1, high=100)
@@ -92,7 +94,8 @@ class PlannerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             camera = self.robot.camera
-            self.bundle = load_bundle(Path(self.parameters.bundle))
+            told, tell = self.parameters, self.get_logger().info
+            self.bundle = load_bundle_on(Path(told.bundle), told.runtime, told.force_runtime, tell)
             self.bundle.check_fits(self.robot.name, (camera.width, camera.height))
             budget_ms = self.parameters.budget_ms or None
             planner = make_planner(self.parameters.planner, self.bundle, self.parameters.seed, budget_ms)

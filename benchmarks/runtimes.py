@@ -1,0 +1,51 @@
+"""The runtimes of this machine side by side: the encoder and a whole plan on each, one thread, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.plans import scenes
+from perception.errors import ModelError
+from perception.runtimes.registry import REFERENCE, offers
+from planner.bundle import Bundle
+from planner.planners import make_planner
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Timing
+
+ENCODER, PLAN = "encoder", "plan mode2 near"
+
+
+def runtime_cases(bundle: Bundle) -> list[Case]:
+    """Two cases for every runtime and precision that runs the bundle here, exact enough to act by or not."""
+    near, size = scenes(bundle)[1], bundle.info.image_size
+    image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    cases = []
+    for variant in (variant for offer in offers() for variant in offer.variants):
+        try:
+            on = bundle.on(variant)
+            encoder, planner = on.encoder(), make_planner("mode2", on)
+        except ModelError:
+            continue  # int8 that was not quantised, weights of another release
+        planner.begin(near.goal)
+        encode, plan = partial(encoder.encode, image), partial(planner.plan, near.observation)
+        cases.append(Case(f"{ENCODER} {variant.name}", variant.version, encode))
+        cases.append(Case(f"{PLAN} {variant.name}", variant.version, plan))
+    return cases
+
+
+def times_as_fast(timings: Sequence[Timing]) -> dict[str, float]:
+    """How many times as fast as ONNX Runtime each runtime's case is, by the medians of one run."""
+    medians = {timing.name: float(np.median(timing.milliseconds)) for timing in timings}
+    ratios = {}
+    for step in (ENCODER, PLAN):
+        reference = medians.get(f"{step} {REFERENCE.name}")
+        for name, median in medians.items():
+            if reference is not None and name.startswith(f"{step} ") and ":" in name:
+                ratios[name] = round(reference / median, 2)
+    return ratios

@@ -1,0 +1,93 @@
+"""The torch modules behind a bundle's graphs, with the weights that lie beside them. Needs torch.
+
+The weights are those that training goes on from, in half precision, so outputs differ a little from those of
+the ONNX graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from perception.errors import ModelError
+from perception.jepa.model import Encoder, Energy, Predictor, Proposal
+from perception.runtimes.pytorch import WEIGHTS
+
+Rows = Mapping[str, tuple[int, ...]]
+Weights = dict[str, Tensor]
+
+
+class StepsToGo(nn.Module):
+    """What the energy graph computes: (z, z_goal) → steps to go (N,)."""
+
+    def __init__(self, energy: Energy) -> None:
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        return self.energy.steps_to_go(latent, goal)
+
+
+def load_module(path: Path, rows: Rows) -> nn.Module:
+    """The module of the graph at `path`, in float32, for inference; `rows` are its ports' shapes by name.
+
+    Raises ModelError if the weights beside it are missing, damaged or not of this release.
+    """
+    file, name = path.parent / WEIGHTS, path.stem
+    try:
+        content = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file} cannot be read ({error}): export the bundle again, or choose another runtime than torch"
+        ) from error
+    prefix = f"{name}."
+    weights = {
+        key.removeprefix(prefix): value.float() for key, value in content.items() if key.startswith(prefix)
+    }
+    try:
+        module = MODULES[name](rows, weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{file} does not hold this release's {name}: export the bundle again, "
+            "or choose another runtime than torch"
+        ) from error
+    return module.eval().requires_grad_(False)
+
+
+def _encoder(rows: Rows, weights: Weights) -> nn.Module:
+    return _loaded(Encoder(rows["image"][0], rows["latent"][0]), weights)
+
+
+def _predictor(rows: Rows, weights: Weights) -> nn.Module:
+    sizes = rows["latent"][0], rows["tool"][0], rows["actions"][0]
+    return _loaded(Predictor(*sizes, width=len(weights["enter.bias"])), weights)
+
+
+def _proposal(rows: Rows, weights: Weights) -> nn.Module:
+    latent_dim, width = rows["latent"][0], len(weights["layers.0.bias"])
+    max_steps = weights["layers.0.weight"].shape[1] - 2 * latent_dim - 1
+    return _loaded(Proposal(latent_dim, rows["actions"][0], max_steps, width), weights)
+
+
+def _energy(rows: Rows, weights: Weights) -> nn.Module:
+    last = max((key for key in weights if key.endswith(".bias")), key=lambda key: int(key.split(".")[1]))
+    energy = Energy(rows["latent"][0], len(weights[last]) - 2, len(weights["layers.0.bias"]))
+    energy.load_state_dict(weights)
+    return StepsToGo(energy)
+
+
+def _loaded(module: nn.Module, weights: Weights) -> nn.Module:
+    module.load_state_dict(weights)
+    return module
+
+
+MODULES: dict[str, Callable[[Rows, Weights], nn.Module]] = {
+    "encoder": _encoder,
+    "predictor": _predictor,
+    "proposal": _proposal,
+    "energy": _energy,
+}

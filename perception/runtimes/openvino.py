@@ -1,0 +1,66 @@
+"""OpenVINO on the CPU: bfloat16 where the CPU computes in it, else float32. One thread, bound to no core."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import ModelError, RuntimeUnavailable
+from perception.runtimes.contract import Port, Variant, check_inputs
+from perception.runtimes.onnx import OnnxSession
+
+HINTS = {"bf16": "bf16", "fp32": "f32"}
+
+
+class OpenVinoSession:
+    """A graph on OpenVINO. Raises ModelError if it is missing, damaged or not `sha256`."""
+
+    def __init__(self, path: Path, sha256: str | None = None, precision: str = "fp32") -> None:
+        import openvino
+
+        # Tells a damaged file, a foreign one and the shapes the same way for every runtime.
+        signature = OnnxSession(path, sha256)
+        self.inputs: tuple[Port, ...] = signature.inputs
+        self.outputs: tuple[Port, ...] = signature.outputs
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # A thread bound to one core stands still while a neighbour has it.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            core = openvino.Core()
+            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(f"graph {path} cannot be read by OpenVINO: {error}") from error
+        self._request = compiled.create_infer_request()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        check_inputs(self.inputs, inputs)
+        contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        results = self._request.infer(contiguous, share_inputs=True, share_outputs=False)
+        return [results[port.name] for port in self.outputs]
+
+
+class OpenVino:
+    name = "openvino"
+
+    def variants(self) -> tuple[Variant, ...]:
+        if importlib.util.find_spec("openvino") is None:
+            raise RuntimeUnavailable("OpenVINO is not installed: pip install 'jepa-arm[openvino]'")
+        import openvino
+
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        precisions = ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+        version = f"openvino {openvino.__version__.partition('-')[0]}"
+        return tuple(Variant(self.name, precision, version) for precision in precisions)
+
+    def open(self, path: Path, sha256: str | None, precision: str) -> OpenVinoSession:
+        return OpenVinoSession(path, sha256, precision)

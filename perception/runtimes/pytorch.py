@@ -1,0 +1,72 @@
+"""PyTorch: the modules that were trained, eager on the CPU, compiled into CUDA graphs where there is CUDA."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import RuntimeUnavailable
+from perception.runtimes.batches import in_batches
+from perception.runtimes.contract import Port, Variant, check_inputs
+from perception.runtimes.onnx import OnnxSession, file_sha256
+
+WEIGHTS = "weights.safetensors"
+# Its code is as much a part of what runs as the library is.
+MODEL = Path(__file__).parent.parent / "jepa" / "model.py"
+
+
+class TorchSession:
+    """A graph's module. Raises ModelError if the weights beside it are missing or not of this release."""
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        import torch
+
+        from perception.runtimes.modules import load_module
+
+        # Where another process wants the core, torch's threads wait for one another.
+        torch.set_num_threads(1)
+        signature = OnnxSession(path, sha256)
+        self.inputs: tuple[Port, ...] = signature.inputs
+        self.outputs: tuple[Port, ...] = signature.outputs
+        rows = {port.name: port.row for port in (*self.inputs, *self.outputs)}
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        module: Callable[..., Any] = load_module(path, rows).to(self._device)
+        on_cuda = self._device.type == "cuda"
+        self._module = torch.compile(module, mode="reduce-overhead", dynamic=False) if on_cuda else module
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        check_inputs(self.inputs, inputs)
+        return in_batches(self._run, inputs) if self._device.type == "cuda" else self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        import torch
+
+        with torch.inference_mode():
+            rows = [torch.tensor(inputs[port.name], device=self._device) for port in self.inputs]
+            outputs = self._module(*rows)
+            return [out.cpu().numpy() for out in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+class PyTorch:
+    name = "torch"
+
+    def variants(self) -> tuple[Variant, ...]:
+        missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise RuntimeUnavailable(f"{missing[0]} is not installed: pip install 'jepa-arm[train]'")
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        return (
+            Variant(
+                self.name, "fp32", f"torch {torch.__version__} on {device}, model {file_sha256(MODEL)[:8]}"
+            ),
+        )
+
+    def open(self, path: Path, sha256: str | None, precision: str) -> TorchSession:
+        return TorchSession(path, sha256)

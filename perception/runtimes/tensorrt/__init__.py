@@ -1,0 +1,74 @@
+"""TensorRT on an NVIDIA GPU: engines built on this machine, kept, and run as captured CUDA graphs."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from perception.errors import ModelError, RuntimeUnavailable
+from perception.runtimes.cache import cache_folder, write_whole
+from perception.runtimes.contract import Variant
+from perception.runtimes.onnx import OnnxSession, file_sha256
+from perception.runtimes.tensorrt.engine import Progress, Tell, cached_engine, recipe_of
+from perception.runtimes.tensorrt.library import find_library
+from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_half_precision, in_int8
+from perception.runtimes.tensorrt.session import EngineRefused, TensorRtSession
+
+LOG = logging.getLogger(__name__)
+
+
+class TensorRt:
+    name = "tensorrt"
+
+    def variants(self) -> tuple[Variant, ...]:
+        library = find_library()
+        if importlib.util.find_spec("onnx") is None:
+            raise RuntimeUnavailable("onnx is not installed: pip install 'jepa-arm[tensorrt]'")
+        device = library.device
+        version = f"{library.version} on {device.name} (driver {device.driver})"
+        return tuple(Variant(self.name, precision, version) for precision in PRECISIONS)
+
+    def open(self, path: Path, sha256: str | None, precision: str) -> TensorRtSession:
+        return self.prepare(path, sha256, precision, LOG.warning)
+
+    def prepare(
+        self, path: Path, sha256: str | None, precision: str, tell: Tell, progress: Progress | None = None
+    ) -> TensorRtSession:
+        """Open a graph, building its engine where none is kept; `tell` and `progress` hear of that."""
+        signature = OnnxSession(path, sha256)
+        library, onnx = find_library(), _typed(path, precision)
+        recipe = recipe_of(path.stem, onnx, precision, library)
+
+        def session() -> TensorRtSession:
+            engine = cached_engine(library, recipe, onnx, tell, progress)
+            return TensorRtSession(library.module, engine, signature.inputs, signature.outputs)
+
+        try:
+            return session()
+        except EngineRefused:
+            # Whole, and yet not taken: something that its recipe does not tell has changed.
+            recipe.path.unlink(missing_ok=True)
+            return session()
+
+
+def quantise(path: Path, rows: Rows) -> None:
+    """Quantise the graph at `path` by the ranges of `rows`, inputs by name, for `open` in int8."""
+    write_whole(_quantised(path), in_int8(path, rows))
+
+
+def _typed(path: Path, precision: str) -> bytes:
+    if precision == "fp16":
+        return in_half_precision(path)
+    if precision == "int8":
+        try:
+            return _quantised(path).read_bytes()
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} has not been quantised: run `jepa-arm build-engine {path.parent} --precision int8`"
+            ) from error
+    return path.read_bytes()
+
+
+def _quantised(path: Path) -> Path:
+    return cache_folder() / "int8" / f"{path.stem}-{file_sha256(path)[:32]}.onnx"

@@ -1,0 +1,54 @@
+"""Which TensorRT this machine has: that of JetPack and servers, or TensorRT-RTX. Their API is the same."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+
+from perception.errors import RuntimeUnavailable
+from perception.runtimes.cuda import Device, find_device
+
+MODULES = ("tensorrt", "tensorrt_rtx")
+# Its parser is the first to know the operators of our graphs' opset 20 (Gelu, LayerNormalization).
+OLDEST = 10
+
+
+@dataclass(frozen=True)
+class Library:
+    """The module, what it calls itself ("tensorrt 10.3.0") and the device its engines are for."""
+
+    module: ModuleType
+    version: str
+    device: Device
+
+
+def find_library() -> Library:
+    """Raises RuntimeUnavailable, saying what is missing and how to get it.
+
+    The device comes first: without one, deserialising gives None, and the lean runtime crashes.
+    """
+    found = [name for name in MODULES if importlib.util.find_spec(name) is not None]
+    if not found:
+        raise RuntimeUnavailable(
+            "TensorRT is not installed: it comes with JetPack (python3-libnvinfer), for desktops from NVIDIA"
+        )
+    device = find_device()
+    problems = []
+    for name in found:
+        try:
+            module = importlib.import_module(name)
+            version = str(module.__version__)
+        except (ImportError, AttributeError, OSError) as error:
+            # PyPI's `tensorrt` is a stub where it could not fetch its libraries.
+            problems.append(f"{name} is installed but cannot be loaded ({' '.join(str(error).split())})")
+            continue
+        if name == "tensorrt" and int(version.partition(".")[0]) < OLDEST:
+            problems.append(
+                f"TensorRT {version} reads ONNX up to opset 17 only, the graphs are of opset 20: "
+                f"install TensorRT {OLDEST} or newer (JetPack 6)"
+            )
+            continue
+        return Library(module, f"{name} {version}", device)
+    raise RuntimeUnavailable("; ".join(problems))

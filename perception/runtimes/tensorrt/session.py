@@ -1,0 +1,108 @@
+"""Running an engine: pinned buffers, one stream, and a captured graph for each size of batch.
+
+A captured graph belongs to the execution context and the shapes that it was captured with, so every size of
+batch, a power of two, has a context, buffers and a graph of its own. A call then costs a copy into pinned
+memory, one launch, and a copy out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import ModelError
+from perception.runtimes.batches import in_batches
+from perception.runtimes.contract import Port, check_inputs
+from perception.runtimes.cuda import Stream
+
+
+class EngineRefused(ModelError):
+    """TensorRT does not take an engine, or its ports are not those of its graph: it was built for another."""
+
+
+class TensorRtSession:
+    """An engine on the first GPU. Raises EngineRefused if it is not one for this GPU and these ports."""
+
+    def __init__(
+        self, trt: ModuleType, engine: bytes, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+    ) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self._trt = trt
+        self._stream = Stream()
+        self._logger = trt.Logger(trt.Logger.ERROR)
+        # The engine needs its runtime as long as it lives.
+        self._runtime = trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(engine)
+        if self._engine is None:
+            raise EngineRefused("TensorRT does not take the engine: it was built for another GPU or version")
+        found = self._ports()
+        if found != {port.name: (port.dtype, port.row) for port in (*inputs, *outputs)}:
+            raise EngineRefused(f"the engine has {found}, which are not the ports of its graph")
+        self._lanes: dict[int, Lane] = {}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        check_inputs(self.inputs, inputs)
+        self._stream.enter()
+        return in_batches(self._run, inputs)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        rows = len(inputs[self.inputs[0].name])
+        if rows not in self._lanes:
+            context = self._engine.create_execution_context()
+            self._lanes[rows] = Lane(self._stream, context, self.inputs, self.outputs, rows)
+        return self._lanes[rows].run(inputs)
+
+    def _ports(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        engine, ports = self._engine, {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            dtype = np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))).name
+            ports[name] = (dtype, tuple(engine.get_tensor_shape(name))[1:])
+        return ports
+
+
+class Lane:
+    """An execution context for batches of `rows`, with its buffers and, after its first run, its graph."""
+
+    def __init__(
+        self, stream: Stream, context: Any, inputs: Sequence[Port], outputs: Sequence[Port], rows: int
+    ) -> None:
+        self._stream, self._context = stream, context
+        self._inputs = [self._buffer(port, rows) for port in inputs]
+        self._outputs = [self._buffer(port, rows) for port in outputs]
+        self._names = [port.name for port in inputs]
+        for port in inputs:
+            if not context.set_input_shape(port.name, (rows, *port.row)):
+                raise ModelError(f"TensorRT does not take {rows} rows of {port.name}")
+        for port, (_, address) in zip((*inputs, *outputs), (*self._inputs, *self._outputs), strict=True):
+            context.set_tensor_address(port.name, address)
+        self._launch: Callable[[], None] | None = None
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        for name, (host, _) in zip(self._names, self._inputs, strict=True):
+            host[...] = inputs[name]
+        if self._launch is None:
+            # The first run of new shapes allocates, which cannot be captured.
+            self._work()
+            self._stream.synchronise()
+            self._launch = self._stream.capture(self._work)
+        self._launch()
+        self._stream.synchronise()
+        # The buffers are written again by the next call.
+        return [host.copy() for host, _ in self._outputs]
+
+    def _work(self) -> None:
+        for host, address in self._inputs:
+            self._stream.to_device(address, host)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise ModelError("TensorRT could not run the engine")
+        for host, address in self._outputs:
+            self._stream.to_host(host, address)
+
+    def _buffer(self, port: Port, rows: int) -> tuple[NDArray[Any], int]:
+        host = self._stream.pinned((rows, *port.row), port.dtype)
+        return host, self._stream.device_buffer(host.nbytes)
