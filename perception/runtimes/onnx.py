@@ -15,7 +15,11 @@ from perception.errors import ModelError
 
 def file_sha256(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):  # some are larger than the memory
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def open_graph(path: Path, sha256: str | None = None) -> onnxruntime.InferenceSession:
