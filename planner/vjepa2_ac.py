@@ -10,7 +10,6 @@ features at the end of the horizon. What differs is said in docs/vjepa2.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from perception.vjepa2.pose import Poses, moved
 from planner.budget import Allowance, Budget
 from planner.contract import Array, Observation, Planner
 from planner.optimisers.cem import Cem
-from planner.optimisers.contract import Cost
+from planner.optimisers.contract import Cost, Problem
 from planner.planners import Found, HoldPlanner, LatentPlanner
 from planner.vjepa2_bundle import VJepa2AcBundle
 
@@ -120,9 +119,13 @@ class VJepa2AcPlanner(LatentPlanner):
     def search(self, observation: Observation) -> Found:
         full = Allowance(self.horizon, self.optimiser.full)
         afford = self.budget.afford(full, seeds=0)
-        problem = self.problem(self.model.cost(observation, self.goal), observation, afford.horizon)
-        # The gripper moves by degrees here, as it did in training.
-        problem = replace(problem, switches=np.zeros(self.action.dim, np.bool_))
+        problem = Problem(
+            cost=self.model.cost(observation, self.goal),
+            allow=lambda sequences: self.allow(sequences, observation),
+            # The gripper moves by degrees here, as it did in training.
+            switches=np.zeros(self.action.dim, np.bool_),
+            time_for=lambda samples: self.budget.time_for(samples, afford.horizon),
+        )
         start = self.warm_start(observation.stamp_ns)[: afford.horizon]
         actions, energy, candidates, done = self.refine(
             self.optimiser, problem, start, afford.effort, afford.horizon

@@ -10,6 +10,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,7 +97,7 @@ def _history(predictor: ActionPredictor, batch: int, steps: int) -> dict[str, Te
 def _export(
     module: nn.Module,
     inputs: dict[str, Tensor],
-    dynamic: tuple[dict[int, object], ...],
+    dynamic: tuple[dict[int, Any], ...],
     output: str,
     path: Path,
 ) -> None:

@@ -105,10 +105,9 @@ def _predictor_and_equations(name: str) -> Iterator[Agreement]:
     began = time.perf_counter()
     features = torch.randn(1, steps, model.encoder.tokens_per_frame, model.encoder.layers.width)
     actions, states = 0.1 * torch.randn(1, steps, 7), torch.randn(1, steps, 7)
-    inputs = (value[0].double().numpy() for value in (features, actions, states))
-    theirs = reference.predict(
-        weights_of(predictor), *inputs, depth=model.predictor.depth, heads=model.predictor.heads
-    )
+    known, done, was = (value[0].double().numpy() for value in (features, actions, states))
+    layers = model.predictor
+    theirs = reference.predict(weights_of(predictor), known, done, was, layers.depth, layers.heads)
     what = f"predictor {name}, {steps} steps, and the equations"
     yield _agreement(what, predictor(features, actions, states)[0], torch.from_numpy(theirs), began)
     with tempfile.TemporaryDirectory() as folder:
@@ -117,6 +116,7 @@ def _predictor_and_equations(name: str) -> Iterator[Agreement]:
         yield Agreement(f"predictor {name}, ONNX and torch", exported.gap, 1.0, time.perf_counter() - began)
 
 
+@torch.no_grad()
 def randomised(module: Any) -> Any:
     """The module with random weights that keep its activations near 1 and all its biases in play."""
     for parameter in module.parameters():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Array]
-Position = tuple[float, float, float]
+Position = tuple[float | None, ...]
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -30,7 +30,8 @@ def encode(weights: Weights, clip: Array, depth: int, heads: int, release: str, 
         clip = np.concatenate([clip, clip])
     side = clip.shape[1] // patch
     stretch = 15 / (side - 1) if release == "2.1" else 1.0
-    tokens, positions = [], []
+    tokens: list[Array] = []
+    positions: list[Position] = []
     for time in range(len(clip) // tubelet):
         for row in range(side):
             for column in range(side):
@@ -56,7 +57,9 @@ def predict(
 ) -> Array:
     """Features (T, P, W) that follow each of `features` (T, P, W), under actions and states (T, 7)."""
     side = math.isqrt(features.shape[1])
-    tokens, positions, times = [], [], []
+    tokens: list[Array] = []
+    positions: list[Position] = []
+    times: list[int] = []
     for time in range(len(features)):
         tokens.append(linear(actions[time], weights, "action_encoder."))
         tokens.append(linear(states[time], weights, "state_encoder."))
@@ -77,7 +80,7 @@ def block(
     weights: Weights,
     prefix: str,
     x: Array,
-    positions: Sequence[tuple[float | None, ...]],
+    positions: Sequence[Position],
     heads: int,
     release: str,
     may_see: Callable[[int, int], bool],
@@ -103,7 +106,7 @@ def block(
     return x + linear(hidden, weights, f"{prefix}mlp.fc2.")
 
 
-def turn(position: Sequence[float | None], size: int, release: str) -> Array:
+def turn(position: Position, size: int, release: str) -> Array:
     """The matrix (size, size) that a query or key at a position (time, row, column) is multiplied by.
 
     A third of the features, rounded down to an even number, belongs to each coordinate; a coordinate that is
