@@ -237,7 +237,7 @@ def test_a_wrong_description_is_refused_by_its_key(vjepa2_bundle: Path, tmp_path
 def test_other_weights_make_another_encoder(bundle: Bundle, vjepa2_file: Path, tmp_path: Path):
     """Latents name their encoder by its graph, and the weights are in another file."""
     content = torch.load(vjepa2_file, weights_only=True)
-    content["encoder"]["module.backbone.norm.bias"] += 0.1
+    content["encoder"]["module.backbone.blocks.0.mlp.fc1.weight"] += 0.1
     torch.save(content, tmp_path / "other.pt")
     command = ["convert-vjepa2", str(tmp_path / "other.pt"), "--out", str(tmp_path / "other")]
     assert cli.main([*command, "--model", "tiny-ac"]) == 0
