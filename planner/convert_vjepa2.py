@@ -15,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
     parser.add_argument("--model", default="vitg-ac", help="which model it is (default: vitg-ac)")
     parser.add_argument("--robot", default="panda_hand", help="robot file to plan for (default: panda_hand)")
+    parser.add_argument(
+        "--horizon", type=int, default=1, help="steps of 0.25 s that it plans ahead (default: 1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from planner.vjepa2_writer import write_bundle
 
     model = load_model(args.file, args.model)
-    gaps = write_bundle(model, args.file, args.out, args.robot)
+    gaps = write_bundle(model, args.file, args.out, args.robot, args.horizon)
     bundle = load_bundle(args.out)
     for name, gap in gaps.items():
         print(f"{name}: ONNX agrees with torch to {gap:.1e}")

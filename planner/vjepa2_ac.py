@@ -16,6 +16,7 @@ import numpy as np
 from perception.vjepa2.pose import Poses, moved
 from planner.budget import Allowance, Budget
 from planner.contract import Array, Observation, Planner
+from planner.errors import BundleError
 from planner.optimisers.cem import Cem
 from planner.optimisers.contract import Cost, Problem
 from planner.planners import Found, HoldPlanner, LatentPlanner
@@ -34,6 +35,13 @@ class VJepa2AcModel:
         info = bundle.info
         widths = {"latents": info.latent_dim, "actions": POSE_DIM, "states": POSE_DIM}
         self._predictor = bundle.open(info.graphs.predictor, widths)
+        self._steps = info.search.horizon
+        made_for = self._predictor.get_inputs()[0].shape[1]
+        if made_for != self._steps:
+            raise BundleError(
+                f"{bundle.path / info.graphs.predictor.file} imagines {made_for} steps, and by bundle.yaml "
+                f"the horizon is {self._steps}: set search.horizon to {made_for}, or convert the model again"
+            )
         self._limit_m = info.action.limit_m
         self._pose = info.pose
 
@@ -51,18 +59,23 @@ class VJepa2AcModel:
         return found
 
     def rollout(self, observation: Observation, actions: Array) -> Array:
-        """The latents (N, H, D) that action sequences (N, H, 4) lead to from an observation."""
+        """The latents (N, H, D) that action sequences (N, H, 4) lead to from an observation.
+
+        H is at most the horizon that the graph was made for. Raises ValueError beyond.
+        """
         count, horizon, _ = actions.shape
-        steps = self.pose_actions(actions)
-        poses = np.broadcast_to(self.pose(observation.tool), (count, 1, POSE_DIM))
-        latents = np.broadcast_to(observation.latent, (count, 1, observation.latent.size))
+        latents = np.zeros((count, self._steps, observation.latent.size), np.float32)
+        steps, poses = np.zeros((2, count, self._steps, POSE_DIM))
+        steps[:, :horizon] = self.pose_actions(actions)
+        latents[:, 0], poses[:, 0] = observation.latent, self.pose(observation.tool)
+        inputs = {"latents": latents, "actions": steps.astype(np.float32)}
+        following = latents
         for step in range(horizon):
-            inputs = {"latents": latents, "actions": steps[:, : step + 1], "states": poses}
-            arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in inputs.items()}
-            (following,) = self._predictor.run(None, arrays)
-            latents = np.concatenate([latents, following[:, None]], axis=1)
-            poses = np.concatenate([poses, moved(poses[:, -1:], steps[:, step : step + 1])], axis=1)
-        return latents[:, 1:]
+            (following,) = self._predictor.run(None, inputs | {"states": poses.astype(np.float32)})
+            if step + 1 < horizon:
+                latents[:, step + 1] = following[:, step]
+                poses[:, step + 1] = moved(poses[:, step], steps[:, step])
+        return following[:, :horizon]
 
     def cost(self, observation: Observation, goal: Array) -> Cost:
         """The energy (N,) at the end of action sequences (N, H, 4)."""

@@ -48,7 +48,8 @@ class Tool(_Section):
 class Search(_Section):
     """The cross-entropy search: actions in an L1 ball, `closedness` change of the gripper at most, per step.
 
-    A change below `closedness_least` is none, so that the fingers do not follow the noise.
+    A change below `closedness_least` is none, so that the fingers do not follow the noise. `horizon` is that
+    of the predictor's graph.
     """
 
     samples: int = Field(ge=2)

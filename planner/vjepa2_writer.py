@@ -10,19 +10,19 @@ import yaml
 
 from perception.runtimes.onnx import file_sha256
 from perception.vjepa2.checkpoint import VJepa2
+from perception.vjepa2.config import LONGEST
 from perception.vjepa2.export import Exported, export_encoder, export_predictor
 from planner.bundle import DESCRIPTION, SCHEMA_VERSION
 from planner.errors import BundleError
 from planner.vjepa2_bundle import KIND, VJepa2AcInfo
 
 # As published: 4 frames a second; xyz within the L1 ball of 0.075 m; 800 candidates, 10 times, the best 10
-# refit; one step ahead; the gripper at most 0.75 of its stroke, and below 0.25 not at all.
+# refit; the gripper at most 0.75 of its stroke, and below 0.25 not at all.
 PERIOD_S, BALL_M = 0.25, 0.075
 SEARCH = {
     "samples": 800,
     "iterations": 10,
     "elites": 10,
-    "horizon": 1,
     "closedness": 0.75,
     "closedness_least": 0.25,
 }
@@ -53,17 +53,20 @@ licence they were published with.
 """
 
 
-def write_bundle(model: VJepa2, source: Path, out: Path, robot: str) -> dict[str, float]:
+def write_bundle(model: VJepa2, source: Path, out: Path, robot: str, horizon: int = 1) -> dict[str, float]:
     """Write the bundle of a model with a predictor to `out`, whole or not at all.
 
-    Returns the largest difference between torch and ONNX Runtime for each graph. Raises BundleError if `out`
-    exists or the model has no predictor of actions, ModelError if a graph differs by more than 1e-4.
+    It plans `horizon` steps of 0.25 s ahead. Returns the largest difference between torch and ONNX Runtime
+    for each graph. Raises BundleError if `out` exists, the model has no predictor of actions or the horizon
+    is none of 1 to 32, ModelError if a graph differs by more than 1e-4.
     """
     out = out.resolve()
     if model.predictor is None:
         raise BundleError(
             f"{model.name} is an encoder alone, which plans nothing: convert a model such as vitg-ac"
         )
+    if not 1 <= horizon <= LONGEST:
+        raise BundleError(f"a plan cannot be of {horizon} steps: name a --horizon from 1 to {LONGEST}")
     if out.exists():
         raise BundleError(f"{out} exists: name another --out, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +74,8 @@ def write_bundle(model: VJepa2, source: Path, out: Path, robot: str) -> dict[str
         staging = Path(folder) / out.name
         staging.mkdir()
         encoder = export_encoder(model.encoder, staging / "encoder.onnx")
-        predictor = export_predictor(model.predictor, staging / "predictor.onnx")
-        info = _description(model, source, out.name, robot, encoder, predictor)
+        predictor = export_predictor(model.predictor, horizon, staging / "predictor.onnx")
+        info = _description(model, source, out.name, robot, horizon, encoder, predictor)
         content = yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)
         (staging / DESCRIPTION).write_text(content)
         (staging / "README.md").write_text(_card(info))
@@ -81,7 +84,7 @@ def write_bundle(model: VJepa2, source: Path, out: Path, robot: str) -> dict[str
 
 
 def _description(
-    model: VJepa2, source: Path, name: str, robot: str, encoder: Exported, predictor: Exported
+    model: VJepa2, source: Path, name: str, robot: str, horizon: int, encoder: Exported, predictor: Exported
 ) -> VJepa2AcInfo:
     config = model.encoder.config
     files = {
@@ -108,7 +111,7 @@ def _description(
             },
             "tool": {"mean": (0.0,) * 4, "std": (1.0,) * 4, "low": LOW, "high": HIGH},
             "pose": POSE,
-            "search": SEARCH,
+            "search": {**SEARCH, "horizon": horizon},
             "graphs": {key: {"file": file.name, "sha256": file_sha256(file)} for key, file in files.items()},
             "training": {
                 "source": source.name,

@@ -159,13 +159,14 @@ def vjepa2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vjepa2_bundle(vjepa2_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `vjepa2_file`, with a search of 64 candidates, 4 times. Read it only."""
+    """The bundle of `vjepa2_file`, with a search of 64 candidates, 4 times, 2 steps ahead. Read it only."""
     import yaml
 
     import cli
 
     folder = tmp_path_factory.mktemp("models") / "vjepa2-tiny"
-    assert cli.main(["convert-vjepa2", str(vjepa2_file), "--out", str(folder), "--model", "tiny-ac"]) == 0
+    command = ["convert-vjepa2", str(vjepa2_file), "--out", str(folder), "--model", "tiny-ac"]
+    assert cli.main([*command, "--horizon", "2"]) == 0
     description = yaml.safe_load((folder / "bundle.yaml").read_text())
     description["search"] |= {"samples": 64, "iterations": 4}
     (folder / "bundle.yaml").write_text(yaml.safe_dump(description))

@@ -1,4 +1,4 @@
-"""V-JEPA 2 as ONNX graphs: pictures to latents, and latents, actions and poses to the next latent.
+"""V-JEPA 2 as ONNX graphs: pictures to latents, and latents, actions and poses to the next latents.
 
 A latent is the layer-normed features of one frame in a row: D = tokens · width numbers. Weights go into a
 file of their own beside the graph, as protobuf ends at 2 GB and the larger models do not.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from perception.errors import ModelError
 from perception.runtimes.onnx import file_sha256, open_graph
 from perception.vjepa2.ac_predictor import ActionPredictor
-from perception.vjepa2.config import ACTION_DIM, LONGEST, STATE_DIM
+from perception.vjepa2.config import ACTION_DIM, STATE_DIM
 from perception.vjepa2.encoder import VideoEncoder
 from perception.vjepa2.layers import normalised
 
@@ -39,8 +39,11 @@ class FrameEncoder(nn.Module):
         return normalised(self.encoder.encode_frames(image)).flatten(1)
 
 
-class NextLatent(nn.Module):
-    """Latents (N, T, D), actions and states (N, T, 7) so far to the latent (N, D) after the last of them."""
+class NextLatents(nn.Module):
+    """Latents (N, T, D), actions and states (N, T, 7) to the latents (N, T, D) that follow each.
+
+    What follows a time step does not depend on later ones, so these may still be empty.
+    """
 
     def __init__(self, predictor: ActionPredictor) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class NextLatent(nn.Module):
 
     def forward(self, latents: Tensor, actions: Tensor, states: Tensor) -> Tensor:
         features = latents.unflatten(2, (self.predictor.patches, -1))
-        return normalised(self.predictor(features, actions, states)[:, -1]).flatten(1)
+        return normalised(self.predictor(features, actions, states)).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,17 @@ def export_encoder(encoder: VideoEncoder, path: Path) -> Exported:
     return _checked(module, path, [{"image": torch.cat([image, image.flip(1)[:1]])}])
 
 
-def export_predictor(predictor: ActionPredictor, path: Path) -> Exported:
-    """Write `path`: inputs `latents`, `actions`, `states`, output `next_latent`; batch and time steps are
-    dynamic, the latter up to 32. Raises ModelError if it differs."""
-    module = NextLatent(predictor).eval()
-    batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=1, max=LONGEST)
-    dynamic = tuple({0: batch, 1: steps} for _ in range(3))
-    _export(module, _history(predictor, 2, 3), dynamic, "next_latent", path)
-    return _checked(module, path, [_history(predictor, 3, 1), _history(predictor, 1, 2)])
+def export_predictor(predictor: ActionPredictor, steps: int, path: Path) -> Exported:
+    """Write `path` for rollouts of `steps` time steps: inputs `latents`, `actions`, `states`, output
+    `next_latents`, batch dynamic. Raises ModelError if it differs."""
+    module = NextLatents(predictor).eval()
+    batch = torch.export.Dim("batch", min=1)
+    _export(module, _history(predictor, 2, steps), ({0: batch},) * 3, "next_latents", path)
+    return _checked(module, path, [_history(predictor, 3, steps), _history(predictor, 1, steps)])
 
 
 def _history(predictor: ActionPredictor, batch: int, steps: int) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(steps)
+    random = torch.Generator().manual_seed(batch)
     size = predictor.patches * predictor.predictor_embed.in_features
 
     def normal(width: int) -> Tensor:

@@ -112,7 +112,7 @@ def _predictor_and_equations(name: str) -> Iterator[Agreement]:
     yield _agreement(what, predictor(features, actions, states)[0], torch.from_numpy(theirs), began)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        exported = export_predictor(predictor, Path(folder) / "predictor.onnx")
+        exported = export_predictor(predictor, steps, Path(folder) / "predictor.onnx")
         yield Agreement(f"predictor {name}, ONNX and torch", exported.gap, 1.0, time.perf_counter() - began)
 
 

@@ -118,7 +118,7 @@ def test_the_published_predictor_has_its_published_size():
 
 
 def test_the_exported_graph_has_only_what_every_runtime_knows(predictor: ActionPredictor, tmp_path):
-    exported = export_predictor(predictor, tmp_path / "predictor.onnx")
+    exported = export_predictor(predictor, 3, tmp_path / "predictor.onnx")
     graph = onnx.load(exported.graph)
     assert [opset.version for opset in graph.opset_import if opset.domain == ""] == [20]
     assert {opset.domain for opset in graph.opset_import} == {""}
@@ -129,7 +129,7 @@ def test_the_exported_graph_has_only_what_every_runtime_knows(predictor: ActionP
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.graph.input
     }
-    assert shapes["latents"] == ["batch", "steps", 1024] and shapes["actions"] == ["batch", "steps", 7]
+    assert shapes["latents"] == ["batch", 3, 1024] and shapes["actions"] == ["batch", 3, 7]
 
 
 @torch.no_grad()

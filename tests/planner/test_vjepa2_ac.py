@@ -87,23 +87,23 @@ def test_searching_finds_less_energy_than_chance_and_than_staying(planner: VJepa
     observation = observe(latents[0])
     cost = planner.model.cost(observation, latents[1])
     rng = np.random.default_rng(0)
-    random = planner.allow(rng.uniform(-1, 1, (64, 1, 4)).astype(np.float32), observation)
+    random = planner.allow(rng.uniform(-1, 1, (64, 2, 4)).astype(np.float32), observation)
     found = planner.plan(observation)
     assert found.energy < cost(random).min()
-    assert found.energy < cost(np.zeros((1, 1, 4), np.float32))[0]
+    assert found.energy < cost(np.zeros((1, 2, 4), np.float32))[0]
     again = cost(found.actions[None] / np.float32(BALL_M))[0]
     assert again == pytest.approx(found.energy, rel=1e-4), "the energy is that of the plan"
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count, horizon", [(1, 2), (3, 2), (2, 1)])
 def test_imagining_is_what_the_models_do_step_by_step(
-    bundle: Bundle, planner: VJepa2AcPlanner, latents: Array, vjepa2_file: Path, count: int
+    planner: VJepa2AcPlanner, latents: Array, vjepa2_file: Path, count: int, horizon: int
 ):
     model = load_model(vjepa2_file, "tiny-ac")
     assert model.predictor is not None
     rng = np.random.default_rng(count)
-    actions = rng.uniform(-0.3, 0.3, (count, 2, 4)).astype(np.float32)
+    actions = rng.uniform(-0.3, 0.3, (count, horizon, 4)).astype(np.float32)
     imagined = planner.model.rollout(observe(latents[0]), actions)
     for sequence, found in zip(actions, imagined, strict=True):
         pose = np.array([0.5, 0.0, 0.25, np.pi, 0.0, 0.0, 0.75])  # the fingers are open by a quarter
@@ -185,16 +185,6 @@ def test_the_encoder_keeps_the_contract_and_its_latents_are_layer_normed(bundle:
     np.testing.assert_allclose(features.std(1), 1, atol=1e-2)
 
 
-def test_the_published_settings_are_what_a_bundle_gets(vjepa2_bundle: Path, bundle: Bundle):
-    description = yaml.safe_load((vjepa2_bundle / "bundle.yaml").read_text())
-    assert description["action"]["limit_m"] == BALL_M and description["action"]["period_s"] == 0.25
-    assert description["search"]["horizon"] == 1 and description["search"]["elites"] == 10
-    from planner.vjepa2_writer import SEARCH
-
-    assert (SEARCH["samples"], SEARCH["iterations"]) == (800, 10)
-    assert bundle.info.latent_dim == 16 * 64
-
-
 def test_the_hand_that_is_assumed_is_the_robots(bundle: Bundle):
     robot = load_robot(bundle.robot)
     assert robot.gripper is not None
@@ -228,20 +218,35 @@ def test_a_damaged_or_missing_file_is_refused(vjepa2_bundle: Path, tmp_path: Pat
 def test_a_wrong_description_is_refused_by_its_key(vjepa2_bundle: Path, tmp_path: Path):
     copy = shutil.copytree(vjepa2_bundle, tmp_path / "copy")
     content = yaml.safe_load((copy / "bundle.yaml").read_text())
-    content["search"]["sampels"] = 3
-    (copy / "bundle.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(BundleError, match="search.sampels: Extra inputs are not permitted"):
-        load_bundle(copy)
+    for key, value, words in (
+        ("sampels", 3, "search.sampels: Extra inputs are not permitted"),
+        ("horizon", 3, "imagines 2 steps, and by bundle.yaml the horizon is 3"),
+    ):
+        changed = content | {"search": content["search"] | {key: value}}
+        (copy / "bundle.yaml").write_text(yaml.safe_dump(changed))
+        with pytest.raises(BundleError, match=words):
+            load_bundle(copy).world_model()
 
 
-def test_other_weights_make_another_encoder(bundle: Bundle, vjepa2_file: Path, tmp_path: Path):
+def test_other_weights_make_another_encoder_with_the_published_search(
+    bundle: Bundle, vjepa2_file: Path, tmp_path: Path
+):
     """Latents name their encoder by its graph, and the weights are in another file."""
     content = torch.load(vjepa2_file, weights_only=True)
     content["encoder"]["module.backbone.blocks.0.mlp.fc1.weight"] += 0.1
     torch.save(content, tmp_path / "other.pt")
     command = ["convert-vjepa2", str(tmp_path / "other.pt"), "--out", str(tmp_path / "other")]
     assert cli.main([*command, "--model", "tiny-ac"]) == 0
-    assert load_bundle(tmp_path / "other").encoder_sha256 != bundle.encoder_sha256
+    other = load_bundle(tmp_path / "other")
+    assert other.encoder_sha256 != bundle.encoder_sha256
+    found = yaml.safe_load((other.path / "bundle.yaml").read_text())
+    assert (found["action"]["limit_m"], found["action"]["period_s"]) == (BALL_M, 0.25)
+    assert {key: found["search"][key] for key in ("samples", "iterations", "elites", "horizon")} == {
+        "samples": 800,
+        "iterations": 10,
+        "elites": 10,
+        "horizon": 1,
+    }
 
 
 def test_nothing_is_converted_over_what_is_there_or_without_a_predictor(
@@ -252,6 +257,8 @@ def test_nothing_is_converted_over_what_is_there_or_without_a_predictor(
     assert cli.main([*command, str(vjepa2_bundle)]) == 2
     assert "exists: name another --out" in capsys.readouterr().err
     assert (vjepa2_bundle / "bundle.yaml").read_bytes() == before
+    assert cli.main([*command, str(tmp_path / "new"), "--horizon", "33"]) == 2
+    assert "name a --horizon from 1 to 32" in capsys.readouterr().err
     command[command.index("tiny-ac")] = "tiny"
     assert cli.main([*command, str(tmp_path / "new")]) == 2
     assert "tiny is an encoder alone" in capsys.readouterr().err
