@@ -6,11 +6,11 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.jepa.distributed import mean_of_processes, world_size
-from perception.jepa.model import Encoder, InverseDynamics, Predictor
+from perception.jepa.model import InverseDynamics, Predictor
 
 SIGREG_PROJECTIONS = 128
 SIGREG_KNOTS = 17
@@ -65,7 +65,7 @@ def straightening(latents: Tensor) -> Tensor:
 
 
 def world_model_terms(
-    encoder: Encoder,
+    encoder: nn.Module,
     predictor: Predictor,
     inverse: InverseDynamics,
     frames: Tensor,

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from perception.dataset import Episodes
-from perception.jepa.model import Encoder, Predictor
+from perception.jepa.model import Predictor
 from perception.jepa.windows import Windows
 from perception.surprise import SCORES, Experience, Yardstick, calibrate, experience_of
 
@@ -41,7 +42,7 @@ class Health:
 
 
 @torch.no_grad()
-def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def encode_all(encoder: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Latents (E, T, D) of frames (E, T, S, S, 3), in evaluation mode."""
     encoder.eval()
     flat = frames.reshape(-1, *frames.shape[2:])
@@ -53,7 +54,7 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 def calibrate_surprise(
-    encoder: Encoder, predictor: Predictor, windows: Windows, held_out: Windows
+    encoder: nn.Module, predictor: Predictor, windows: Windows, held_out: Windows
 ) -> dict[str, Any]:
     """What the run-time monitor needs: a yardstick from as many training episodes as are held out, scales and
     levels from every moment of the held-out ones. Both models are left in evaluation mode.
@@ -85,7 +86,7 @@ def calibrate_surprise(
 
 
 @torch.no_grad()
-def read_health(encoder: Encoder, predictor: Predictor, windows: Windows, episodes: Episodes) -> Health:
+def read_health(encoder: nn.Module, predictor: Predictor, windows: Windows, episodes: Episodes) -> Health:
     """Read the monitors on `windows` of the held-out `episodes`; both models are left in evaluation mode."""
     predictor.eval()
     latents = encode_all(encoder, episodes.frames)
@@ -115,7 +116,7 @@ def effective_rank(latents: NDArray[np.float32]) -> float:
 
 
 def _open_loop(
-    encoder: Encoder, predictor: Predictor, frames: torch.Tensor, tool: torch.Tensor, actions: torch.Tensor
+    encoder: nn.Module, predictor: Predictor, frames: torch.Tensor, tool: torch.Tensor, actions: torch.Tensor
 ) -> tuple[list[float], float]:
     """MSE after 1…OPEN_LOOP_STEPS predicted steps, and that of predicting no change over all of them."""
     latents = torch.from_numpy(encode_all(encoder, frames.numpy()))

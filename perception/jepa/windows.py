@@ -52,8 +52,9 @@ class Windows:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """frames uint8 (B, L, S, S, 3), tool (B, L, P), action blocks (B, L−1, block·A).
 
-        Each run of `together` windows is from one session, its pictures augmented alike. Of the whole batch
-        only `share`, whole runs, is taken.
+        Each run of `together` windows is from one session, its pictures augmented alike; where episodes hold
+        features of a frozen encoder instead, these come as they are, (B, L, F). Of the whole batch only
+        `share`, whole runs, is taken.
         """
         rng = np.random.default_rng([seed, step])
         session = rng.integers(len(self.frames) // self.session, size=batch // together).repeat(together)
@@ -61,6 +62,8 @@ class Windows:
         start = rng.integers(self.starts, size=batch)
         changes = rng.integers(2**62, size=batch // together).repeat(together)
         frames, tool, actions = self.take(episode[share], start[share])
+        if frames.dtype != torch.uint8:  # features of pictures, which were computed of them as they are
+            return frames, tool, actions
         changed = augment(frames.numpy(), together, changes[share][::together])
         return torch.from_numpy(changed), tool, actions
 
