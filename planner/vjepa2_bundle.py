@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perception.runtimes.onnx import file_sha256
 from planner.bundle import ActionSpace, Bundle, Graph, ToolNormalisation, _Section
@@ -43,6 +43,12 @@ class Tool(_Section):
     euler: tuple[float, float, float]
     open_m: float
     closed_m: float
+
+    @model_validator(mode="after")
+    def _opens(self) -> Tool:
+        if self.open_m == self.closed_m:
+            raise ValueError(f"open_m and closed_m are both {self.open_m:g}: the gripper does not move")
+        return self
 
 
 class Search(_Section):

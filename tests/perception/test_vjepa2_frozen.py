@@ -18,7 +18,11 @@ from perception.errors import DatasetError, TrainingError
 from perception.jepa.config import TrainConfig
 from perception.jepa.trainer import Trainer, read_checkpoint
 from perception.vjepa2 import frozen
-from perception.vjepa2.frozen import Readout, kept_features, load_frozen
+from perception.vjepa2.config import TINY, EncoderConfig
+from perception.vjepa2.encoder import VideoEncoder
+from perception.vjepa2.frozen import FrozenFeatures, Readout, kept_features, load_frozen
+from perception.vjepa2.layers import normalised
+from perception.vjepa2.parity import randomised
 from planner.bundle import Bundle, load_bundle
 from planner.mpc import RecedingHorizon, make_planner
 
@@ -160,3 +164,15 @@ def test_pictures_of_any_size_are_seen_as_the_encoder_was_trained(vjepa2_file: P
     with torch.no_grad():
         found, expected = features(small), features(large.permute(0, 2, 3, 1))
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_features_are_means_over_the_cells_of_a_picture():
+    torch.manual_seed(0)
+    encoder = randomised(VideoEncoder(EncoderConfig(TINY, 128)))
+    picture = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        tokens = normalised(encoder.encode_frames(picture)).reshape(8, 8, 64)
+        found = FrozenFeatures(encoder)(picture).reshape(4, 4, 64)
+    for row, column in np.ndindex(4, 4):
+        cell = tokens[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        assert torch.allclose(found[row, column], cell.mean((0, 1)), atol=1e-6)

@@ -39,9 +39,11 @@ def bundle(vjepa2_bundle: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def latents(bundle: Bundle, franka: tuple[np.ndarray, np.ndarray]) -> Array:
-    """Those of two real frames: what is seen, and the goal."""
-    return bundle.encoder().encode(np.stack([prepare(frame, 64) for frame in franka[0]]))
+def latents(bundle: Bundle) -> Array:
+    """What is seen, and the goal: a white square on a table, in two places."""
+    pictures = np.full((2, 64, 64, 3), (120, 90, 60), np.uint8)
+    pictures[0, 8:24, 8:24] = pictures[1, 30:46, 36:52] = 255
+    return bundle.encoder().encode(pictures)
 
 
 @pytest.fixture
@@ -56,7 +58,10 @@ def observe(latent: Array, stamp_ns: int = SECOND) -> Observation:
     return Observation(latent, latent, TOOL, stamp_ns)
 
 
-def test_the_loop_plans_from_real_frames_to_finite_actions_inside_the_ball(bundle: Bundle, latents: Array):
+def test_the_loop_plans_from_real_frames_to_finite_actions_inside_the_ball(
+    bundle: Bundle, franka: tuple[np.ndarray, np.ndarray]
+):
+    latents = bundle.encoder().encode(np.stack([prepare(frame, 64) for frame in franka[0]]))
     loop = RecedingHorizon(bundle, make_planner("cem", bundle, seed=3))
     loop.begin(latents[1])
     decisions = []
@@ -218,11 +223,12 @@ def test_a_damaged_or_missing_file_is_refused(vjepa2_bundle: Path, tmp_path: Pat
 def test_a_wrong_description_is_refused_by_its_key(vjepa2_bundle: Path, tmp_path: Path):
     copy = shutil.copytree(vjepa2_bundle, tmp_path / "copy")
     content = yaml.safe_load((copy / "bundle.yaml").read_text())
-    for key, value, words in (
-        ("sampels", 3, "search.sampels: Extra inputs are not permitted"),
-        ("horizon", 3, "imagines 2 steps, and by bundle.yaml the horizon is 3"),
+    for section, key, value, words in (
+        ("search", "sampels", 3, "search.sampels: Extra inputs are not permitted"),
+        ("search", "horizon", 3, "imagines 2 steps, and by bundle.yaml the horizon is 3"),
+        ("pose", "closed_m", 0.04, "pose: .*open_m and closed_m are both 0.04"),
     ):
-        changed = content | {"search": content["search"] | {key: value}}
+        changed = content | {section: content[section] | {key: value}}
         (copy / "bundle.yaml").write_text(yaml.safe_dump(changed))
         with pytest.raises(BundleError, match=words):
             load_bundle(copy).world_model()
