@@ -43,6 +43,7 @@ COMMANDS = (
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),
     Command("export", "make a bundle that robots can load from a training run", "planner.export"),
     Command("build-engine", "build the TensorRT engines of a bundle on this machine", "sim.build_engine"),
+    Command("convert-vjepa2", "make a bundle from an official V-JEPA 2-AC file", "planner.convert_vjepa2"),
     Command("eval", "measure a planner on unseen episodes", "sim.evaluate", "jepa_arm_bringup.evaluate"),
     Command("up", "start the ROS 2 graph and keep it running", "jepa_arm_bringup.up"),
     Command("demo", "pursue goal pictures over ROS 2, with a report", "jepa_arm_bringup.demo"),

@@ -88,7 +88,7 @@ def write_description(folder: Path, info: DatasetInfo) -> None:
                 "or choose an empty --out folder"
             )
         return
-    _write_whole(
+    write_whole(
         path,
         lambda partial: partial.write_text(yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False)),
     )
@@ -129,10 +129,11 @@ def write_shard(folder: Path, index: int, episodes: Episodes) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    _write_whole(shard_path(folder, index), save)
+    write_whole(shard_path(folder, index), save)
 
 
-def _write_whole(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write` write to a file of another name, then rename it to `path`. Raises DatasetError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

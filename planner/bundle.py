@@ -286,6 +286,10 @@ def load_bundle(path: Path) -> Bundle:
                 f"{description} has schema_version {version!r}, this release reads {SCHEMA_VERSION}: "
                 "export the bundle again with this release"
             )
+        if content.get("kind") == "vjepa2-ac":
+            from planner.vjepa2_bundle import read_bundle
+
+            return read_bundle(path, content)
         info = BundleInfo.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{description} is not YAML: {error}; export the bundle again") from error

@@ -24,6 +24,7 @@ from perception.jepa.trainer import held_out_sessions
 from perception.runtimes.modules import StepsToGo
 from perception.runtimes.onnx import OnnxSession, file_sha256
 from perception.runtimes.pytorch import WEIGHTS
+from perception.vjepa2.frozen import FrozenEncoder, Readout, load_frozen
 from planner.bundle import DESCRIPTION, SCHEMA_VERSION, BundleInfo
 from planner.errors import BundleError
 from planner.held_out import FILE as HELD_OUT
@@ -120,12 +121,18 @@ def _put_in_place(staging: Path, out: Path, replaced: Path) -> None:
 
 def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> list[_Graph]:
     size, block_dim = config.latent_dim, config.block * len(info.axes)
-    encoder, predictor = Encoder(info.image_size, size), Predictor(size, info.tool_dim, block_dim)
+    predictor = Predictor(size, info.tool_dim, block_dim)
     proposal, energy = Proposal(size, block_dim, config.max_steps), Energy(size, config.max_steps)
+    encoder: nn.Module = Encoder(info.image_size, size)
+    if config.encoder is not None:
+        frozen = load_frozen(config.encoder, config.encoder_weights, state["frozen"]["sha256"])
+        encoder = readout = Readout(state["models"]["encoder"]["layers.0.weight"].shape[1], size)
     modules = {"encoder": encoder, "predictor": predictor, "proposal": proposal, "energy": energy}
     for name, module in modules.items():
         module.load_state_dict(state["models"][name])
         module.eval()
+    if config.encoder is not None:
+        encoder = FrozenEncoder(frozen.features, readout).eval()
     random = torch.Generator().manual_seed(0)
 
     def latents() -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from planner.optimisers.gradient import Gradient
 from planner.optimisers.icem import Icem
 from planner.optimisers.mppi import Mppi
 from planner.scoring import PathCost
+from planner.vjepa2_bundle import VJepa2AcBundle
 
 if TYPE_CHECKING:
     from planner.differentiable import DifferentiableModel
@@ -309,8 +310,11 @@ def make_planner(
     it, it says in `Plan.dropped`. Raises PlannerError for any other name, a budget that is none, or a planner
     that needs what is not installed.
     """
-    if name not in PLANNERS:
-        raise PlannerError(f"no planner {name!r}; there are {', '.join(PLANNERS)}")
+    planners: Mapping[str, Callable[..., Planner]] = PLANNERS
+    if isinstance(bundle, VJepa2AcBundle):
+        from planner.vjepa2_ac import PLANNERS as planners
+    if name not in planners:
+        raise PlannerError(f"no planner {name!r}; there are {', '.join(planners)}")
     if budget_ms is not None and not 0 < budget_ms < float("inf"):
         raise PlannerError(f"a plan cannot be made in {budget_ms:g} ms: name a budget above 0")
-    return PLANNERS[name](bundle, seed, Budget(None if budget_ms is None else budget_ms * 1e-3, clock))
+    return planners[name](bundle, seed, Budget(None if budget_ms is None else budget_ms * 1e-3, clock))

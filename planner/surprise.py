@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from perception.surprise import LONGEST, SCORES, SHORTEST, Experience, surprise
-from planner.bundle import Bundle
+from planner.bundle import Bundle, Surprise
 from planner.contract import Array
 from planner.world_model import WorldModel
 
@@ -31,10 +31,13 @@ class Caution(IntEnum):
 
 
 class SurpriseMonitor:
-    """Judges the last model steps by the calibration in a bundle."""
+    """Judges the last model steps by the calibration in a bundle. Without one, nothing surprises."""
 
     def __init__(self, bundle: Bundle, world_model: WorldModel) -> None:
-        calibration = bundle.info.surprise
+        calibration: Surprise | None = bundle.info.surprise
+        self._calibrated = calibration is not None
+        if calibration is None:
+            return
         self._world_model = world_model
         self._yardstick = bundle.yardstick()
         self._scales = np.array([calibration.scales[score] for score in SCORES], np.float32)
@@ -45,8 +48,11 @@ class SurpriseMonitor:
 
         `latents` (L, D) and `tools` (L, P) metres of SHORTEST to LONGEST model steps, now last; `actions`
         (L−1, block·A) in −1…1 between them, as they reached the arm; None where that is not known, and then
-        no score counts that predicts. A surprise that is not finite asks for a stop.
+        no score counts that predicts. A surprise that is not finite asks for a stop. NaN and no caution from
+        a bundle without a calibration.
         """
+        if not self._calibrated:
+            return float("nan"), Caution.CALM
         told = actions if actions is not None else np.zeros((len(latents) - 1, self._world_model.block_dim))
         experience = Experience(
             latents[None], self._world_model.normalise(tools)[None], told[None].astype(np.float32)

@@ -122,7 +122,7 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, factor: float = 1.0)
 
 
 def randomised(rng: np.random.Generator) -> Conditions:
-    """For play: each group differs in `PLAY_SHARE` of the sessions, but for those in the cell as it is meant."""
+    """For play: the nominal cell in some sessions, else each group differs in `PLAY_SHARE` of them."""
     if rng.random() < NOMINAL_SHARE:
         return NOMINAL
     names = tuple(name for name in GROUPS if rng.random() < PLAY_SHARE)

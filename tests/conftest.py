@@ -128,3 +128,60 @@ def tiny_bundle(tiny_state: dict[str, Any], tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("models") / "panda-push"
     export_bundle(tiny_state, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vjepa2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the official one of V-JEPA 2-AC, of a tiny model with random weights. Read it only."""
+    import torch
+
+    from perception.vjepa2.ac_predictor import ActionPredictor
+    from perception.vjepa2.config import MODELS
+    from perception.vjepa2.encoder import VideoEncoder
+    from perception.vjepa2.parity import randomised
+
+    torch.manual_seed(0)
+    config = MODELS["tiny-ac"]
+    assert config.predictor is not None
+    encoder = randomised(VideoEncoder(config.encoder)).state_dict()
+    predictor = randomised(ActionPredictor(config.predictor, config.encoder)).state_dict()
+    path = tmp_path_factory.mktemp("official") / "tiny-ac.pt"
+    content = {
+        "encoder": {f"module.backbone.{name}": value for name, value in encoder.items()},
+        "predictor": {f"module.{name}": value for name, value in predictor.items()},
+        "opt": {"param_groups": [{"lr": 4.25e-4}]},
+        "epoch": 315,
+        "scaler": None,
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vjepa2_bundle(vjepa2_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `vjepa2_file`, with a search of 64 candidates, 4 times, 2 steps ahead. Read it only."""
+    import yaml
+
+    import cli
+
+    folder = tmp_path_factory.mktemp("models") / "vjepa2-tiny"
+    command = ["convert-vjepa2", str(vjepa2_file), "--out", str(folder), "--model", "tiny-ac"]
+    assert cli.main([*command, "--horizon", "2"]) == 0
+    description = yaml.safe_load((folder / "bundle.yaml").read_text())
+    description["search"] |= {"samples": 64, "iterations": 4}
+    (folder / "bundle.yaml").write_text(yaml.safe_dump(description))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def franka() -> tuple[np.ndarray, np.ndarray]:
+    """Two real frames of a Franka arm, uint8 (2, 256, 256, 3), and its poses (2, 7), from V-JEPA 2's authors.
+
+    They are in a folder beside the repository, and not part of it.
+    """
+    name = Path("shared") / "data" / "franka_example_traj.npz"
+    found = [parent / name for parent in Path(__file__).resolve().parents if (parent / name).is_file()]
+    if not found:
+        pytest.skip(f"{name} is in no folder above: get it from facebookresearch/vjepa2, notebooks/")
+    with np.load(found[0]) as file:
+        return file["observations"][0], file["states"][0].astype(np.float64)

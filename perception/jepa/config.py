@@ -19,6 +19,8 @@ class TrainConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     held_out_share: float = Field(default=0.05, gt=0, lt=0.5)
 
+    encoder: str | None = Field(default=None, description="a frozen one, vjepa2-NAME; None: our own, trained")
+    encoder_weights: str | None = Field(default=None, description="official file of the frozen encoder")
     latent_dim: int = Field(default=64, ge=2)
     block: int = Field(default=2, ge=1, description="actions of 0.1 s in one step of the world model")
     window: int = Field(default=7, description="model steps in a training window")
@@ -70,7 +72,7 @@ class TrainConfig(BaseModel):
         return horizon
 
 
-def load_config(path: Path | None, **overrides: int) -> TrainConfig:
+def load_config(path: Path | None, **overrides: int | str) -> TrainConfig:
     """The recipe with what `path` (YAML) and `overrides` change. Raises TrainingError naming the bad key."""
     settings: object = {}
     if path is not None:

@@ -6,11 +6,11 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.jepa.distributed import mean_of_processes, world_size
-from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.model import Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.windows import Sample
 
 SIGREG_PROJECTIONS = 128
@@ -35,7 +35,7 @@ class Terms(NamedTuple):
 class Models(NamedTuple):
     """What is trained together: the world model, and what reads its latents."""
 
-    encoder: Encoder
+    encoder: nn.Module
     predictor: Predictor
     inverse: InverseDynamics
     proposal: Proposal

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from perception.dataset import Episodes
 from perception.jepa.augmentation import augment
-from perception.jepa.model import Encoder, Predictor
+from perception.jepa.model import Predictor
 from perception.jepa.windows import Windows
 from perception.surprise import SCORES, Experience, Yardstick, calibrate, experience_of
 
@@ -42,7 +43,7 @@ class Health:
 
 
 @torch.no_grad()
-def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def encode_all(encoder: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Latents (E, T, D) of frames (E, T, S, S, 3), in evaluation mode."""
     encoder.eval()
     flat = frames.reshape(-1, *frames.shape[2:])
@@ -54,7 +55,7 @@ def encode_all(encoder: Encoder, frames: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 def encode_views(
-    encoder: Encoder, frames: NDArray[np.uint8], session: int, views: int
+    encoder: nn.Module, frames: NDArray[np.uint8], session: int, views: int
 ) -> NDArray[np.float32]:
     """Latents (views·E, T, D) of frames (E, T, S, S, 3): as they are, then augmented session by session."""
     latents = [encode_all(encoder, frames)]
@@ -68,7 +69,7 @@ def encode_views(
 
 
 def calibrate_surprise(
-    encoder: Encoder, predictor: Predictor, windows: Windows, held_out: Windows
+    encoder: nn.Module, predictor: Predictor, windows: Windows, held_out: Windows
 ) -> dict[str, Any]:
     """What the run-time monitor needs: a yardstick from as many training episodes as are held out, scales and
     levels from every moment of the held-out ones. Both models are left in evaluation mode.
@@ -100,7 +101,7 @@ def calibrate_surprise(
 
 
 @torch.no_grad()
-def read_health(encoder: Encoder, predictor: Predictor, windows: Windows, episodes: Episodes) -> Health:
+def read_health(encoder: nn.Module, predictor: Predictor, windows: Windows, episodes: Episodes) -> Health:
     """Read the monitors on `windows` of the held-out `episodes`; both models are left in evaluation mode."""
     predictor.eval()
     latents = encode_all(encoder, episodes.frames)
@@ -130,7 +131,7 @@ def effective_rank(latents: NDArray[np.float32]) -> float:
 
 
 def _open_loop(
-    encoder: Encoder, predictor: Predictor, frames: torch.Tensor, tool: torch.Tensor, actions: torch.Tensor
+    encoder: nn.Module, predictor: Predictor, frames: torch.Tensor, tool: torch.Tensor, actions: torch.Tensor
 ) -> tuple[list[float], float]:
     """MSE after 1…OPEN_LOOP_STEPS predicted steps, and that of predicting no change over all of them."""
     latents = torch.from_numpy(encode_all(encoder, frames.numpy()))

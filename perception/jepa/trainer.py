@@ -6,12 +6,13 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -37,6 +38,7 @@ from perception.jepa.losses import (
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_views, read_health
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
+from perception.vjepa2.frozen import Readout, kept_features, load_frozen
 
 CHECKPOINT = "checkpoint.pt"
 KEYS = ("config", "info", "normaliser", "models", "optimisers", "progress", "health", "surprise")
@@ -46,7 +48,15 @@ SMOOTHING = 0.98
 class Trainer:
     """One training run: its data, its models, and where it stands."""
 
-    def __init__(self, info: DatasetInfo, episodes: Episodes, out: Path, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        info: DatasetInfo,
+        episodes: Episodes,
+        out: Path,
+        config: TrainConfig,
+        frozen_sha256: str | None = None,
+    ) -> None:
+        """Of a frozen encoder, `frozen_sha256` names the weights, and `episodes` hold features for frames."""
         check_shares(config.batch, config.together, config.head_batch)
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -67,10 +77,15 @@ class Trainer:
         self.training, self.held_out = _split(episodes, (sessions - held_out) * info.session)
         self.normaliser = Normaliser.fit(self.training.tool)
         action_dim = config.block * len(info.axes)
-        # Frames come as NHWC; weights in the same layout save a fifth of the training time on a CPU.
-        self.encoder = Encoder(info.image_size, config.latent_dim).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
+        self.frozen = {"sha256": frozen_sha256}
+        self.encoder: nn.Module
+        if frozen_sha256 is not None:
+            self.encoder = Readout(episodes.frames.shape[-1], config.latent_dim)
+        else:
+            # Frames come as NHWC; weights in the same layout save a fifth of the training time on a CPU.
+            self.encoder = Encoder(info.image_size, config.latent_dim).to(  # type: ignore[call-overload]
+                memory_format=torch.channels_last
+            )
         share_batch_statistics(self.encoder)
         self.predictor = Predictor(config.latent_dim, info.tool_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
@@ -89,7 +104,14 @@ class Trainer:
     def begin(cls, data: Path, out: Path, config: TrainConfig) -> Trainer:
         """A new run in `out`, or the one begun there. Raises TrainingError if that one was another run."""
         info, episodes = load_dataset(data)
-        trainer = cls(info, episodes, out, config)
+        sha256 = None
+        if config.encoder is not None:
+            frozen = load_frozen(config.encoder, config.encoder_weights)
+            torch.set_num_threads(config.threads)
+            features: NDArray[Any] = kept_features(data, info, frozen)
+            episodes = replace(episodes, frames=features)
+            sha256 = frozen.sha256
+        trainer = cls(info, episodes, out, config, sha256)
         path = out / CHECKPOINT
         if path.exists():
             trainer._restore(read_checkpoint(path), path)
@@ -148,10 +170,13 @@ class Trainer:
         if self.head_step >= config.head_steps:
             return
         self._set_training(False)
-        _say(f"encoding {config.head_views * self.training.frames[:, :, 0, 0, 0].size} frames")
+        frames = self.training.frames
+        # Features of a frozen encoder were computed of pictures as they are: there is one view of them.
+        views = config.head_views if self.frozen["sha256"] is None else 1
+        _say(f"encoding {views * frames.shape[0] * frames.shape[1]} frames")
         pairs = GoalPairs(
             self.info,
-            encode_views(self.encoder, self.training.frames, self.info.session, config.head_views),
+            encode_views(self.encoder, frames, self.info.session, views),
             self.training.actions,
             config.block,
             config.max_steps,
@@ -196,6 +221,7 @@ class Trainer:
             "progress": (self.world_model_step, self.head_step, self.seconds),
             "health": self.health,
             "surprise": self.surprise,
+            "frozen": self.frozen,
         }
         path = self.out / CHECKPOINT
         partial = path.with_suffix(".partial")
@@ -219,6 +245,7 @@ class Trainer:
         for name, found, wanted in (
             ("settings", state["config"], self.config.model_dump()),
             ("dataset", state["info"], self.info.model_dump()),
+            ("frozen encoder", state.get("frozen", {}), self.frozen),
         ):
             differing = [key for key in wanted if found.get(key) != wanted[key]]
             if differing:

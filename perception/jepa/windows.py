@@ -78,7 +78,9 @@ class Windows:
     def sample(self, seed: int, step: int, batch: int, together: int, share: slice = slice(None)) -> Sample:
         """`batch` windows; each run of `together` is from one session, its pictures augmented alike.
 
-        Neighbours in a run are of different episodes. Of the whole batch only `share`, whole runs, is taken.
+        Neighbours in a run are of different episodes. Where episodes hold features of a frozen encoder
+        instead of pictures, these come as they are, (B, L, F). Of the whole batch only `share`, whole runs,
+        is taken.
         """
         rng = np.random.default_rng([seed, step])
         runs = batch // together
@@ -91,10 +93,12 @@ class Windows:
         episode, start, goal_at = episode[share], start[share], goal_at[share]
         frames, tool, actions = self.take(episode, start)
         pictures = np.concatenate([frames.numpy(), self.frames[episode[:, None], goal_at]], axis=1)
-        changed = torch.from_numpy(augment(pictures, together, changes))
+        if pictures.dtype == np.uint8:  # features were computed of pictures as they are
+            pictures = augment(pictures, together, changes)
+        seen = torch.from_numpy(pictures)
         at = start[:, None] + self.block * np.arange(self.length)
         steps_left = torch.from_numpy((goal_at[:, None] - at[:, :, None]) // self.block)
-        return Sample(changed[:, : self.length], tool, actions, changed[:, self.length :], steps_left)
+        return Sample(seen[:, : self.length], tool, actions, seen[:, self.length :], steps_left)
 
     def _goals(self, rng: np.random.Generator, start: NDArray[np.int64]) -> NDArray[np.int64]:
         """Recorded steps (B, GOALS) of later pictures of the episodes, whole model steps away."""

@@ -19,7 +19,11 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 def file_sha256(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):  # some are larger than the memory
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:
