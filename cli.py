@@ -34,10 +34,13 @@ class Command:
 COMMANDS = (
     Command("doctor", "tell what works on this machine and how to mend what does not", "doctor"),
     Command("cameras", "list the cameras that are plugged in, look through one", "hardware.camera.command"),
-    Command("calibrate", "measure where a camera stands", "hardware.calibration.command"),
+    Command(
+        "calibrate",
+        "measure where a camera stands, or an arm's zeros and ranges",
+        "hardware.calibration.command",
+    ),
     Command("new", "write the robot file of an arm from its URDF", "hardware.new_robot"),
     Command("scan", "tell which servos answer on a bus", "hardware.arm.scan"),
-    Command("calibrate", "measure zero and range of an arm's joints", "hardware.arm.calibrate"),
     Command("fake-arm", "emulate an arm's servos on a pty, with faults", "hardware.arm.emulator.command"),
     Command("collect", "record play episodes in the simulator", "sim.collect"),
     Command("train", "train the world model on recorded episodes", "perception.jepa.train"),

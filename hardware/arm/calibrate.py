@@ -26,7 +26,6 @@ MOST_OF_A_TURN = 0.97 * 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", choices=("arm",), help="what to calibrate")
     parser.add_argument("--robot", default="so101", help="whose joints: there is an arm file ROBOT-BUS")
     parser.add_argument(
         "--bus", default="feetech", choices=("feetech", "dynamixel"), help="the servos' protocol"

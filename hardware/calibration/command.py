@@ -18,6 +18,7 @@ class Target:
 
 TARGETS = (
     Target("camera", "its lens, and where it stands, with a ChArUco board", "hardware.calibration.camera"),
+    Target("arm", "each joint's zero and range, moved by hand", "hardware.arm.calibrate"),
 )
 
 
