@@ -25,7 +25,7 @@ from perception.runtimes.onnx import file_sha256
 from perception.runtimes.pytorch import WEIGHTS
 from perception.runtimes.registry import REFERENCE, offer_of, offers, runtime_named
 from planner.accuracy import LEAST_COSINE, LEAST_OVERLAP, LEAST_SPEARMAN, Accuracy, measure_accuracy
-from planner.bundle import Bundle, load_bundle
+from planner.bundle import Bundle, BundleInfo, load_bundle
 from planner.contract import Observation
 from planner.errors import RuntimeRefused
 from planner.held_out import HeldOut
@@ -53,6 +53,14 @@ def on_runtime(
     forced; `render` gives the frames to find out by where the bundle carries none.
     """
     if request == REFERENCE.runtime:
+        return bundle.on(REFERENCE)
+    if not isinstance(bundle.info, BundleInfo):
+        # What is compared are a reflex and a learned energy, which such a model has not.
+        if request != "auto":
+            raise RuntimeRefused(
+                f"bundle {bundle.name} runs on {REFERENCE.runtime} only: leave out --runtime"
+            )
+        tell(f"runtime {REFERENCE.runtime}: bundle {bundle.name} runs on no other")
         return bundle.on(REFERENCE)
     examiner = _Examiner(bundle, render)
     if request == "auto":

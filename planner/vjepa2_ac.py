@@ -36,7 +36,7 @@ class VJepa2AcModel:
         widths = {"latents": info.latent_dim, "actions": POSE_DIM, "states": POSE_DIM}
         self._predictor = bundle.open(info.graphs.predictor, widths)
         self._steps = info.search.horizon
-        made_for = self._predictor.get_inputs()[0].shape[1]
+        made_for = self._predictor.inputs[0].row[0]
         if made_for != self._steps:
             raise BundleError(
                 f"{bundle.path / info.graphs.predictor.file} imagines {made_for} steps, and by bundle.yaml "
@@ -71,7 +71,7 @@ class VJepa2AcModel:
         inputs = {"latents": latents, "actions": steps.astype(np.float32)}
         following = latents
         for step in range(horizon):
-            (following,) = self._predictor.run(None, inputs | {"states": poses.astype(np.float32)})
+            (following,) = self._predictor.run(inputs | {"states": poses.astype(np.float32)})
             if step + 1 < horizon:
                 latents[:, step + 1] = following[:, step]
                 poses[:, step + 1] = moved(poses[:, step], steps[:, step])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.errors import ModelError
-from perception.runtimes.onnx import file_sha256, open_graph
+from perception.runtimes.onnx import OnnxSession, file_sha256
 from perception.vjepa2.ac_predictor import ActionPredictor
 from perception.vjepa2.config import ACTION_DIM, STATE_DIM
 from perception.vjepa2.encoder import VideoEncoder
@@ -127,10 +127,10 @@ def _export(
 
 @torch.no_grad()
 def _checked(module: nn.Module, path: Path, examples: list[dict[str, Tensor]]) -> Exported:
-    session, gap = open_graph(path), 0.0
+    session, gap = OnnxSession(path), 0.0
     for inputs in examples:
         expected = module(*inputs.values()).numpy()
-        (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        (found,) = session.run({name: value.numpy() for name, value in inputs.items()})
         gap = max(gap, float(np.abs(found - expected).max()))
     if not gap <= PARITY_TOLERANCE:
         raise ModelError(
