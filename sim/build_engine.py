@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from planner.bundle import Bundle
     from planner.held_out import HeldOut
 
-EXAMPLE = "jepa-arm build-engine models/panda-push-robust --precision fp16"
+EXAMPLE = "jepa-arm build-engine models/panda-push --precision fp16"
 PRECISIONS = ("fp16", "fp32", "int8")
 
 

@@ -13,7 +13,7 @@ from planner.bundle import load_bundle
 from planner.held_out import STRETCH_STEPS, STRETCHES
 from sim.held_out import render_held_out
 
-PUSH = Path(__file__).parents[2] / "models" / "panda-push-robust"
+PUSH = Path(__file__).parents[2] / "models" / "panda-push"
 
 
 def test_rendered_frames_are_play_in_scenes_of_their_own() -> None:
