@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rustypot import Sts3215PyController
 
 from hardware.arm.emulator.faults import KINDS
 from hardware.arm.monitor import FAULTS
@@ -160,10 +161,29 @@ def test_a_servo_that_restarted_is_not_moved_by_what_is_sent_next(
     desk.start_moving()
     desk.port.inject("reset:2")
     desk.wait_for_fault()
+    desk.port.inject("reset:2")  # its goal is at its default again
     desk.seconds_until_rest()
     at = desk.positions()[1]
     time.sleep(0.15)
     assert desk.positions()[1] == pytest.approx(at) and not desk.port.torques()[2]
+    if bus == "feetech":  # where it would go if its torque came back: nothing has been written since
+        desk.stop_moving()
+        desk.arm.disconnect()
+        servos = Sts3215PyController(desk.port.path, 1_000_000, 0.1)
+        assert servos.sync_read_raw_goal_position([2]) == [0]
+
+
+@pytest.mark.parametrize("bus", BUSES)
+def test_a_wrong_position_is_never_reported(make_desk: Callable[..., Desk], bus: str) -> None:
+    desk = make_desk(bus, **PATIENT)
+    desk.port.inject("glitch:3=2@0.1")
+    reads = desk.count("reads")
+    reported: list[float] = []
+    desk.wait(
+        lambda: reported.append(float(desk.arm.state().positions[2])) or desk.count("reads") > reads + 40,
+        "forty readings",
+    )
+    assert np.abs(reported).max() < 0.01
 
 
 @pytest.mark.parametrize("bus", BUSES)

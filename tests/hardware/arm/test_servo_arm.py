@@ -105,6 +105,13 @@ def test_it_rests_within_200_ms_when_commands_cease(desk: Desk) -> None:
     desk.start_moving()
 
 
+def test_a_long_command_that_nobody_repeats_is_not_followed_to_its_end(desk: Desk) -> None:
+    desk.command(np.full(6, 0.15), duration_s=3.0)
+    desk.wait(lambda: desk.speed() > 0.02, "the arm moves")
+    desk.seconds_until_rest()
+    assert np.abs(desk.positions()).max() < 0.05, "a third of the way, after 1 s"
+
+
 def test_stop_brakes_and_holds(desk: Desk) -> None:
     desk.start_moving()
     desk.stop_moving()

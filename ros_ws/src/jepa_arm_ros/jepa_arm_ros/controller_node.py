@@ -23,6 +23,8 @@ from jepa_arm_ros.parameters import parameter, read_parameters
 from jepa_arm_ros.running import exit_with
 
 SETPOINT_TOPIC = "joint_trajectory_controller/joint_trajectory"
+# What DDS calls a node whose endpoint it has found before its name, for a moment.
+NOT_YET_KNOWN = "_NODE_NAME_UNKNOWN_"
 RUNNING = (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING)
 
 
@@ -82,7 +84,7 @@ class ControllerNode(LifecycleNode):
     def on_tick(self) -> None:
         """The controller takes setpoints from everyone: look who publishes them."""
         publishers = self.get_publishers_info_by_topic(SETPOINT_TOPIC)
-        strangers = {info.node_name for info in publishers} - {self.parameters.gate}
+        strangers = {info.node_name for info in publishers} - {self.parameters.gate, NOT_YET_KNOWN}
         if strangers - self.strangers:
             self.intrude(f"{', '.join(sorted(strangers))} publishes to {SETPOINT_TOPIC}")
         self.strangers = strangers
