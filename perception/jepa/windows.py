@@ -93,9 +93,11 @@ class Windows:
         episode, start, goal_at = episode[share], start[share], goal_at[share]
         frames, tool, actions = self.take(episode, start)
         pictures = np.concatenate([frames.numpy(), self.frames[episode[:, None], goal_at]], axis=1)
-        if pictures.dtype == np.uint8:  # features were computed of pictures as they are
-            pictures = augment(pictures, together, changes)
-        seen = torch.from_numpy(pictures)
+        # Features, kept in half precision, were computed of pictures as they are.
+        is_picture = pictures.dtype == np.uint8
+        seen = torch.from_numpy(
+            augment(pictures, together, changes) if is_picture else pictures.astype(np.float32)
+        )
         at = start[:, None] + self.block * np.arange(self.length)
         steps_left = torch.from_numpy((goal_at[:, None] - at[:, :, None]) // self.block)
         return Sample(seen[:, : self.length], tool, actions, seen[:, self.length :], steps_left)
