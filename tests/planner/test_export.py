@@ -124,7 +124,7 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
     card = (tiny_bundle / "README.md").read_text()
     assert "jepa-arm collect --task push --robot panda --episodes 8 --seed 0 --out data/panda-push" in card
     assert "jepa-arm train --data data/panda-push --out runs/panda-push" in card
-    assert "jepa-arm export --run runs/panda-push --out models/panda-push" in card
+    assert "jepa-arm export --run runs/panda-push --data data/panda-push --out models/panda-push" in card
     assert "4 world-model steps and 6 head steps" in card
     assert "| open_loop_normalised |" in card
 

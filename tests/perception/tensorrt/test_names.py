@@ -80,7 +80,7 @@ def names_used() -> set[str]:
                 elif prefix == "trt" and rest:
                     names.add(f"{rest}.{node.attr}")
     # `port` is one of ours, too.
-    return names - {"ITensor.row", "ITensor.dtype", "ITensor.name"} | {"ITensor.name"}
+    return names - {"ITensor.row", "ITensor.dtype"}
 
 
 def look(module: str, names: set[str], path: Path | None = None, stubs: Sequence[Path] = ()) -> list[str]:
