@@ -46,7 +46,8 @@ class OpenVinoSession:
         check_inputs(self.inputs, inputs)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         results = self._request.infer(contiguous, share_inputs=True, share_outputs=False)
-        return [results[port.name] for port in self.outputs]
+        # In the graph's own order; looking each up by its name takes a fifth of a small call.
+        return results.to_tuple()
 
 
 class OpenVino:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 from collections.abc import Mapping
@@ -44,6 +45,12 @@ def variant(request: pytest.FixtureRequest) -> Variant:
     return request.param
 
 
+@functools.cache
+def opened(variant: Variant, path: Path) -> Session:
+    """A session that tests share, as opening one takes longer than running it."""
+    return open_session(variant, path)
+
+
 def gap(expected: Any, found: Any) -> float:
     """The largest difference, relative to the largest output."""
     pairs = zip(expected, found, strict=True)
@@ -57,7 +64,7 @@ def test_the_runtimes_of_a_developer_s_machine_are_there() -> None:
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_session_keeps_the_contract(variant: Variant, graph: str, tiny_bundle: Path) -> None:
-    session = open_session(variant, tiny_bundle / f"{graph}.onnx")
+    session = opened(variant, tiny_bundle / f"{graph}.onnx")
     # bfloat16 sums the rows of a batch in another order than one alone.
     check_session(session, tolerance=max(1e-4, TOLERANCES[variant.name] / 5))
 
@@ -66,7 +73,7 @@ def test_a_session_keeps_the_contract(variant: Variant, graph: str, tiny_bundle:
 @pytest.mark.parametrize("rows", [1, 48, 200])
 def test_runtimes_agree_on_random_inputs(variant: Variant, graph: str, rows: int, tiny_bundle: Path) -> None:
     path = tiny_bundle / f"{graph}.onnx"
-    reference, session = OnnxSession(path), open_session(variant, path)
+    reference, session = opened(REFERENCE, path), opened(variant, path)
     assert (session.inputs, session.outputs) == (reference.inputs, reference.outputs)
     inputs = random_rows(session.inputs, rows, seed=rows)
     assert gap(reference.run(inputs), session.run(inputs)) <= TOLERANCES[variant.name]
@@ -84,13 +91,13 @@ def test_openvino_agrees_on_shipped_graphs(path: Path) -> None:
 
 def test_an_encoder_on_any_runtime_keeps_the_encoder_s_contract(variant: Variant, tiny_bundle: Path) -> None:
     path = tiny_bundle / "encoder.onnx"
-    encoder = GraphEncoder(open_session(variant, path), path, file_sha256(path))
+    encoder = GraphEncoder(opened(variant, path), path, file_sha256(path))
     check_encoder(encoder, tolerance=max(1e-4, TOLERANCES[variant.name]))
 
 
 def test_every_runtime_takes_arrays_that_are_not_contiguous(variant: Variant, tiny_bundle: Path) -> None:
     path = tiny_bundle / "energy.onnx"
-    reference, session = OnnxSession(path), open_session(variant, path)
+    reference, session = opened(REFERENCE, path), opened(variant, path)
     rows = random_rows(session.inputs, 8)
     inputs = {
         "latent": rows["latent"][::2],
@@ -100,7 +107,7 @@ def test_every_runtime_takes_arrays_that_are_not_contiguous(variant: Variant, ti
 
 
 def test_what_was_given_out_stays_when_the_session_runs_again(variant: Variant, tiny_bundle: Path) -> None:
-    session = open_session(variant, tiny_bundle / "predictor.onnx")
+    session = opened(variant, tiny_bundle / "predictor.onnx")
     first = session.run(random_rows(session.inputs, 4, seed=1))
     kept = [np.array(output) for output in first]
     session.run(random_rows(session.inputs, 4, seed=2))
