@@ -88,6 +88,16 @@ class Kinematics:
             self._model, self._data, q, self._tool, pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED
         )
 
+    def condition(self, q: NDArray[np.float64]) -> float:
+        """The condition number of the arm's Jacobian at `q`; it grows without end towards a singularity.
+
+        Metres and radians are taken as equals, as MoveIt Servo does. The gripper's joint does not count.
+        """
+        jacobian = self.jacobian(q)
+        arm = jacobian if self.robot.gripper is None else jacobian[:, :-1]
+        values = np.linalg.svd(arm, compute_uv=False)
+        return float(values[0] / max(values[-1], 1e-9))
+
     def inverse(
         self, target_position: ArrayLike, target_rotation: NDArray[np.float64], q_start: NDArray[np.float64]
     ) -> InverseSolution:

@@ -85,6 +85,46 @@ class Gripper(_Section):
     open: Number
 
 
+class KeepOut(_Section):
+    """A box that no part of the robot may enter but the links it `ignores`: corners in m, base frame."""
+
+    name: Name
+    min: Vector
+    max: Vector
+    ignores: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _corners_in_order(self) -> KeepOut:
+        for axis, low, high in zip("xyz", self.min, self.max):
+            if low >= high:
+                raise ValueError(
+                    f"{self.name}: min {low:g} is not below max {high:g} on the {axis} axis; swap them"
+                )
+        return self
+
+
+class Collision(_Section):
+    """How near (m) the robot may come to itself and to the boxes it must keep out of.
+
+    Motion towards another body is slowed from `slow_from` on, and ends `margin` before it. `never_touch` are
+    the pairs of links that need no check, as `python -m hardware.collision_pairs` finds them.
+    """
+
+    margin: Positive = 0.005
+    slow_from: Positive = 0.02
+    keep_out: tuple[KeepOut, ...] = ()
+    never_touch: tuple[tuple[Name, Name], ...] = ()
+
+    @model_validator(mode="after")
+    def _slows_before_it_stops(self) -> Collision:
+        if self.margin >= self.slow_from:
+            raise ValueError(f"margin {self.margin:g} m is not below slow_from {self.slow_from:g} m; lower it")
+        names = [box.name for box in self.keep_out]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two keep_out boxes are named {twice[0]}; give each its own name")
+        return self
+
+
 class CameraMount(_Section):
     """A fixed pinhole camera: image size in pixels, `vertical_fov` in rad, pose in m in the base frame."""
 
@@ -143,6 +183,9 @@ class Robot(_Section):
     camera: CameraMount
     gripper: Gripper | None = None
     camera_calibration: CameraCalibration | None = None
+    # A stop from any motion takes no longer than this (s): how fast joints may be follows from it.
+    max_braking_s: Annotated[float, Field(strict=True, ge=0.02, le=0.5)] = 0.1
+    collision: Collision = Collision()
 
     @cached_property
     def joint_names(self) -> tuple[str, ...]:
@@ -299,6 +342,7 @@ def _check_urdf(robot: Robot, path: Path) -> None:
     for key in ("base_link", "tool_link"):
         if (link := getattr(robot, key)) not in links:
             raise RobotError(f"{path}: {key}: {robot.urdf.name} has no link {link!r}; correct the name")
+    _check_collision_links(robot.collision, links, path, robot.urdf.name)
     if robot.gripper and robot.gripper.joint not in joints:
         raise RobotError(
             f"{path}: gripper.joint: {robot.urdf.name} has no joint {robot.gripper.joint!r}; correct the name"
@@ -334,6 +378,15 @@ def _check_urdf(robot: Robot, path: Path) -> None:
             f"{path}: joints: must list the movable joints from {robot.base_link} to {robot.tool_link} in "
             f"this order{last}: {', '.join(driven)}"
         )
+
+
+def _check_collision_links(collision: Collision, links: set[str | None], path: Path, urdf: str) -> None:
+    named = {f"collision.keep_out.{i}.ignores": box.ignores for i, box in enumerate(collision.keep_out)}
+    named |= {f"collision.never_touch.{i}": pair for i, pair in enumerate(collision.never_touch)}
+    for key, names in named.items():
+        for name in names:
+            if name not in links:
+                raise RobotError(f"{path}: {key}: {urdf} has no link {name!r}; correct the name")
 
 
 def _chain(joints: dict[str | None, ElementTree.Element], tool_link: str) -> tuple[str, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hardware.arm.contract import JointCommand
 from hardware.kinematics import GRIPPER, CartesianServo, Kinematics
+from hardware.safety.collision import Bodies
 from hardware.safety.gate import GateConfig, SafetyGate
 from sim.world import PHYSICS_HZ, World
 
@@ -31,12 +32,13 @@ class ControlLoop:
     def __init__(self, world: World, axes: tuple[str, ...], fixed: dict[str, float]) -> None:
         self.world = world
         self.kinematics = Kinematics(world.robot)
+        self.bodies = Bodies(world.robot)
         self.servo = CartesianServo(self.kinematics, axes, fixed)
         self.restart()
 
     def restart(self) -> None:
         """Take the world as it stands: a fresh gate that starts from the measured joints."""
-        self.gate = SafetyGate(self.world.robot, self.kinematics, LOCKSTEP)
+        self.gate = SafetyGate(self.world.robot, self.kinematics, LOCKSTEP, self.bodies)
         self.gate.observe(self.world.joint_state(), self._now_s)
         # What the camera delivers: the world as it is, or what an anomaly makes of it.
         self.look: Callable[[], NDArray[np.uint8]] = self.world.render

@@ -65,12 +65,6 @@ def read_command(command: JointCommand, robot: Robot) -> Target:
             Reason.POSITION_LIMIT,
             f"target {positions[i]:.3f} of {joint.name} is outside {joint.lower:g} to {joint.upper:g}",
         )
-    check_velocity(velocities, robot)
-    return Target(positions, not velocities.any(), duration_s, command.stamp_ns)
-
-
-def check_velocity(velocities: NDArray[np.float64], robot: Robot) -> None:
-    """Raise `CommandFault` if a joint would be faster than the robot allows."""
     share = np.abs(velocities) / robot.velocity_limits
     if share.max() > VELOCITY_ROUNDING:
         i = int(share.argmax())
@@ -79,6 +73,39 @@ def check_velocity(velocities: NDArray[np.float64], robot: Robot) -> None:
             Reason.VELOCITY_LIMIT,
             f"{joint.name} would move at {abs(velocities[i]):.3g}, its limit is {joint.velocity:g}",
         )
+    return Target(positions, not velocities.any(), duration_s, command.stamp_ns)
+
+
+def check_way(way: NDArray[np.float64], duration_s: float, robot: Robot) -> None:
+    """Raise `CommandFault` if a joint cannot go its `way` (J,) in `duration_s`."""
+    share = np.abs(way) / (robot.velocity_limits * duration_s)
+    if share.max() > VELOCITY_ROUNDING:
+        i = int(share.argmax())
+        joint = robot.joints[i]
+        raise CommandFault(
+            Reason.DISCONTINUITY,
+            f"{joint.name} would jump by {abs(way[i]):.3g} in {duration_s:.3g} s, its velocity limit is "
+            f"{joint.velocity:g}",
+        )
+
+
+class RateLimit:
+    """Lets `rate_hz` commands a second through, and a tenth of that at once."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._most = max(1.0, 0.1 * rate_hz)
+        self._left = self._most
+        self._counted = 0.0
+
+    def allows(self, clock_s: float) -> bool:
+        """Whether one more command, at `clock_s`, keeps to the rate."""
+        self._left = min(self._most, self._left + (clock_s - self._counted) * self._rate_hz)
+        self._counted = clock_s
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 def as_array(values: ArrayLike) -> NDArray[np.float64]:

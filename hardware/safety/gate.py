@@ -4,11 +4,13 @@
     gate.observe(state, now_s)                       # each joint state
     gate.submit(command, now_s, image_age_s)         # each command: accepted, or refused with a reason
     gate.caution(level, now_s)                       # if the commander can say how surprised it is
-    setpoint = gate.tick(now_s)                      # ~100 times a second: what the drives get
+    gate.e_stop(pressed, now_s)                      # if somebody has a button
+    setpoint = gate.tick(now_s)                      # 100 to 250 times a second: what the drives get
 
 A learned planner may send anything, at any time, or nothing any more. Whatever it does, the setpoints keep to
-the joints' position, velocity and acceleration limits and the tool to its workspace, and a motion that nobody
-continues comes to rest. `now_s` is a steady clock in seconds; one thread calls the gate.
+the joints' position, velocity, acceleration and jerk limits, the tool to its workspace, the arm clear of itself
+and of its keep-out boxes, and a motion that nobody continues comes to rest. `now_s` is a steady clock in
+seconds; one thread calls the gate.
 
 What leads to what (`Reason`):
 
@@ -16,7 +18,9 @@ What leads to what (`Reason`):
 |----------------------------------------------------|---------|------------------------------------------|
 | MISSING_JOINT, UNKNOWN_JOINT, DUPLICATE_JOINT      | refused | stops until reset: the sender is broken  |
 | MALFORMED, NOT_FINITE                              | refused | stops until reset: the sender is broken  |
-| POSITION_LIMIT, VELOCITY_LIMIT, WORKSPACE          | refused | stops until reset: the sender is broken  |
+| POSITION_LIMIT, VELOCITY_LIMIT, DISCONTINUITY      | refused | stops until reset: the sender is broken  |
+| WORKSPACE, COLLISION: where the target is          | refused | stops until reset: the sender is broken  |
+| COMMAND_RATE: a flood of commands                  | refused | stops until reset: the sender is broken  |
 | SECOND_SOURCE: another source owns the arm         | refused | stops until reset                        |
 | IMAGE_STALE: image too old, too new, or of no age  | refused | goes on; stops when its command runs out |
 | STATE_STALE before the first joint state           | refused | no setpoints yet                         |
@@ -24,9 +28,12 @@ What leads to what (`Reason`):
 | command ran out, final velocities zero             |         | is at rest: IDLE                         |
 | command ran out, final velocities not zero         |         | brakes; goes on if the next comes        |
 | COMMAND_STALE: ... and none within `fault_after_s` |         | stops until reset                        |
-| STATE_STALE: joint states stop                     |         | stops until reset                        |
+| STATE_STALE: joint states stop, or repeat          |         | stops until reset                        |
 | TRACKING: measured joints far from their setpoints |         | stops until reset                        |
 | OPERATOR_STOP: `stop()`                            |         | stops until reset                        |
+| E_STOP: an emergency stop is pressed               |         | stops until released and reset           |
+| NEAR_COLLISION: comes near itself or a box         |         | slows down; rests at the margin          |
+| NEAR_SINGULARITY: joints fold up or stretch out    |         | slows down; rests, unless it goes back   |
 | caution SLOW                                       |         | goes on at `slow_share` of the speed     |
 | caution HOLD                                       |         | brakes to rest; goes on when calm again  |
 | SURPRISE: caution STOP                             |         | stops until reset                        |
@@ -34,9 +41,10 @@ What leads to what (`Reason`):
 
 A COMMAND_STALE is called IMAGE_STALE where stale images were refused in the meantime.
 
-To stop is to decelerate within limits to rest, then to hold the position the joints are measured at.
-Acceleration is never a reason: motion is shaped to it. Slow-downs at the workspace edge and at joint limits
-are not faults either. A joint state that is incomplete or not finite is ignored, so STATE_STALE follows.
+To stop is to come to rest as quickly as the limits allow, then to hold the position the joints are measured at.
+Acceleration and jerk are never a reason: motion is shaped to them. Slow-downs at the workspace edge and at
+joint limits are not faults either. A joint state that is incomplete, not finite, impossible or the same as the
+one before is ignored, so STATE_STALE follows.
 
 Caution rises at once and is lowered only after lower levels have come, without a gap, for `calm_after_s`: one
 that nobody renews stays in force. Whoever never speaks of caution moves the arm without.
@@ -45,6 +53,8 @@ that nobody renews stays in force. Whoever never speaks of caution moves the arm
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +62,11 @@ from numpy.typing import NDArray
 from hardware.arm.contract import JointCommand, JointState
 from hardware.kinematics import Kinematics
 from hardware.robot import Robot
-from hardware.safety.command import CommandFault, Target, as_array, check_velocity, read_command
-from hardware.safety.motion import Motion
+from hardware.safety.caution import CautionInForce
+from hardware.safety.collision import Bodies
+from hardware.safety.command import CommandFault, RateLimit, Target, as_array, check_way, read_command
+from hardware.safety.estop import EStop, EStops
+from hardware.safety.motion import Reference
 from hardware.safety.status import Caution, GateConfig, Reason, SafetyState, SafetyStatus, Verdict
 
 # At rest after a stop: how long the drives settle before their measured position becomes the one to hold,
@@ -63,30 +76,46 @@ GLIDE_S = 0.3
 # A command of 0.1 s is followed for twelve ticks at 120 Hz, whatever the sum of their lengths rounds to.
 CLOCK_ROUNDING_S = 1e-6
 
+STOP_STATES = (SafetyState.STOPPING, SafetyState.STOPPED)
+
 
 class SafetyGate:
-    """Turns commands into a stream of setpoints that is safe to send; see the module's table."""
+    """Turns commands into a stream of setpoints that is safe to send; see the module's table.
 
-    def __init__(self, robot: Robot, kinematics: Kinematics, config: GateConfig | None = None) -> None:
+    `bodies` are the robot's, if they were made before: that takes a while. `e_stops` are asked at every tick.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        kinematics: Kinematics,
+        config: GateConfig | None = None,
+        bodies: Bodies | None = None,
+        e_stops: Iterable[EStop] = (),
+    ) -> None:
         self.robot = robot
         self.config = config = config or GateConfig()
-        self._motion = Motion(kinematics, config.max_braking_s, config.workspace_tolerance_m)
+        self._kinematics = kinematics
+        self._bodies = bodies or Bodies(robot)
+        # What the drives are told; meaningless before the first joint state.
+        self._reference = Reference(kinematics, self._bodies, config.workspace_tolerance_m)
         self._state = SafetyState.IDLE
         self._reason, self._text = Reason.NONE, ""
         self._clock = 0.0  # the gate's own time: advances with now_s, never goes back
         self._now_s: float | None = None
         self._ticked = 0.0
 
-        self._q: NDArray[np.float64] | None = None  # the reference: what the drives are told
-        self._v = np.zeros(len(robot.joints))
-        self._measured = np.zeros(len(robot.joints))
+        self._measured: NDArray[np.float64] | None = None
         self._observed = 0.0
+        self._state_stamp_ns = 0
 
         self._target: Target | None = None  # of the last accepted command, while ACTIVE
         self._arrived = 0.0
         self._image_age_s = 0.0  # when that command arrived
+        self._posture_share = 1.0  # what nearness to a singularity leaves of its speed
         self._paused = False
         self._stamp_ns = 0
+        self._rate = RateLimit(config.max_command_rate_hz)
         self._source = ""
         self._source_until = 0.0
         self._image_refused = False
@@ -94,11 +123,11 @@ class SafetyGate:
         self._hold: NDArray[np.float64] | None = None  # the measured position, once stopped and settled
         self._rested = 0.0
 
-        self._caution = Caution.CALM
-        self._lower: Caution | None = None  # the highest of the lower levels that came since `_lower_since`
-        self._lower_since = self._cautioned = 0.0
+        self._caution = CautionInForce(config)
+        self._e_stops = EStops(e_stops)
+        self._near = False
         self._accepted = self._refused = self._pauses = self._ignored = self._stops = 0
-        self._slows = self._holds = 0
+        self._counts: Counter[Reason] = Counter()
 
     @property
     def status(self) -> SafetyStatus:
@@ -111,10 +140,11 @@ class SafetyGate:
             self._pauses,
             self._ignored,
             self._stops,
-            self._caution,
-            self._speed_share(),
-            self._slows,
-            self._holds,
+            self._caution.level,
+            self._speed_share() * self._reference.nearness_share,
+            self._caution.slows,
+            self._caution.holds,
+            dict(self._counts),
         )
 
     # What comes in
@@ -122,27 +152,27 @@ class SafetyGate:
     def observe(self, state: JointState, now_s: float) -> None:
         """Take the newest measured joints. The first state is where the arm is held until a command comes."""
         self._advance(now_s)
-        try:
-            ordered = state.ordered(self.robot.joint_names)
-            positions, velocities = as_array(ordered.positions), as_array(ordered.velocities)
-        except (KeyError, IndexError, TypeError, ValueError):
+        positions = self._read_state(state)
+        if positions is None:
             self._ignored += 1
             return
-        complete = positions.shape == velocities.shape == self._v.shape
-        if not (complete and np.isfinite(positions).all() and np.isfinite(velocities).all()):
-            self._ignored += 1
-            return
-        self._measured, self._observed = positions, self._clock
-        if self._q is None:
-            self._q, self._ticked = positions, self._clock
+        if self._measured is None:
+            self._reference.place(positions)
+            self._ticked = self._clock
+        self._measured, self._observed, self._state_stamp_ns = positions, self._clock, state.stamp_ns
 
     def submit(self, command: JointCommand, now_s: float, image_age_s: float, source: str = "") -> Verdict:
         """Follow `command` from now on, or refuse it. `image_age_s` is the age of the image behind it."""
         self._advance(now_s)
-        if self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
+        in_time = self._rate.allows(self._clock)
+        if self._state in STOP_STATES:
             return self._refuse(self._reason, f"stopped ({self._text}); reset the gate first")
-        if self._q is None:
+        if self._measured is None:
             return self._refuse(Reason.STATE_STALE, "no joint state seen yet; start the arm first")
+        if not in_time:
+            return self._refuse_and_stop(
+                Reason.COMMAND_RATE, f"more than {self.config.max_command_rate_hz:g} commands a second"
+            )
         if source != self._source and self._clock < self._source_until:
             return self._refuse_and_stop(
                 Reason.SECOND_SOURCE,
@@ -156,13 +186,13 @@ class SafetyGate:
             )
         try:
             target = read_command(command, self.robot)
-            check_velocity(self._way_to(target.positions) / target.duration_s, self.robot)
+            check_way(self._way_to(target.positions, self._measured), target.duration_s, self.robot)
+            self._check_place(target.positions)
         except CommandFault as fault:
             return self._refuse_and_stop(fault.reason, fault.text)
-        if not self._motion.target_is_inside(target.positions, self._q):
-            return self._refuse_and_stop(Reason.WORKSPACE, Reason.WORKSPACE.text)
         self._target, self._arrived, self._stamp_ns = target, self._clock, target.stamp_ns
         self._image_age_s = max(image_age_s, 0.0)
+        self._posture_share = self._share_near_singularity(target.positions)
         self._paused = self._image_refused = False
         self._source, self._source_until = source, self._clock + self.config.source_hold_s
         self._state = SafetyState.ACTIVE
@@ -178,22 +208,18 @@ class SafetyGate:
             return self._stop(Reason.UNKNOWN_CAUTION, f"the level of caution is {level!r}, which is none")
         if level is Caution.STOP:
             return self._stop(Reason.SURPRISE, Reason.SURPRISE.text)
-        silent_s, self._cautioned = self._clock - self._cautioned, self._clock
-        if level >= self._caution:
-            self._slows += self._caution < level is Caution.SLOW
-            self._holds += self._caution < level is Caution.HOLD
-            self._caution, self._lower = level, None
-        elif self._lower is None or silent_s > self.config.caution_timeout_s:
-            self._lower, self._lower_since = level, self._clock
-        else:
-            self._lower = max(self._lower, level)
-            if self._clock - self._lower_since >= self.config.calm_after_s:
-                self._caution, self._lower = self._lower, None
+        self._caution.say(level, self._clock)
 
     def stop(self, now_s: float, reason: Reason = Reason.OPERATOR_STOP, text: str = "") -> None:
         """Bring the arm to rest and keep it there until `reset`. The first reason to stop is kept."""
         self._advance(now_s)
         self._stop(reason, text or reason.text)
+
+    def e_stop(self, pressed: bool, now_s: float) -> None:
+        """Take the state of an emergency stop: anything but False is pressed."""
+        self._advance(now_s)
+        self._e_stops.tell(pressed)
+        self._ask_e_stops()
 
     def reset(self, now_s: float) -> Verdict:
         """Leave STOPPED and be ready for commands, from where the joints are measured now."""
@@ -201,12 +227,14 @@ class SafetyGate:
         if self._state is SafetyState.STOPPING:
             return Verdict(False, Reason.MOVING, "the arm is still coming to rest; reset again in a moment")
         if self._state is SafetyState.STOPPED:
-            if self._state_is_stale():
+            if name := self._e_stops.pressed():
+                return Verdict(False, Reason.E_STOP, f"{name} is pressed; release it, then reset")
+            if self._measured is None or self._state_is_stale():
                 return Verdict(False, Reason.STATE_STALE, "no fresh joint state; start the arm, then reset")
-            self._q, self._v = self._measured, np.zeros_like(self._v)
+            self._reference.place(self._measured)
             self._hold = None
             self._source, self._source_until = "", 0.0
-            self._caution, self._lower = Caution.CALM, None
+            self._caution.clear()
             self._state, self._reason, self._text = SafetyState.IDLE, Reason.NONE, ""
         return Verdict(True)
 
@@ -218,15 +246,19 @@ class SafetyGate:
         Its `duration_s` is the time since the tick before, its `stamp_ns` that of the command it comes from.
         """
         self._advance(now_s)
-        if self._q is None:
+        self._ask_e_stops()
+        if self._measured is None:
             return None
         dt = min(self._clock - self._ticked, self.config.max_tick_s)
         self._ticked = self._clock
-        self._watch(self._q)
+        self._watch(self._measured)
         if dt > 0.0:
-            self._q, self._v = self._move(self._q, dt)
-        self._settle()
-        setpoint = JointCommand(self.robot.joint_names, self._q, self._v, dt, self._stamp_ns)
+            self._move(dt)
+        self._settle(self._measured)
+        reference = self._reference
+        setpoint = JointCommand(
+            self.robot.joint_names, reference.positions, reference.velocities, dt, self._stamp_ns
+        )
         setpoint.positions.flags.writeable = setpoint.velocities.flags.writeable = False
         return setpoint
 
@@ -240,44 +272,85 @@ class SafetyGate:
         if math.isfinite(now_s):
             self._now_s = now_s
 
-    def _watch(self, q: NDArray[np.float64]) -> None:
+    def _read_state(self, state: JointState) -> NDArray[np.float64] | None:
+        """The measured positions, if they are complete, new, and where joints can be."""
+        try:
+            ordered = state.ordered(self.robot.joint_names)
+            positions, velocities = as_array(ordered.positions), as_array(ordered.velocities)
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+        if not positions.shape == velocities.shape == self.robot.home.shape:
+            return None
+        lower, upper = self.robot.position_lower, self.robot.position_upper
+        # An arm may stand somewhat outside its limits; where this does not hold, a sensor is broken.
+        possible = np.abs(positions - 0.5 * (lower + upper)) <= upper - lower
+        repeated = state.stamp_ns == self._state_stamp_ns != 0
+        return positions if possible.all() and np.isfinite(velocities).all() and not repeated else None
+
+    def _check_place(self, target: NDArray[np.float64]) -> None:
+        """Raise `CommandFault` if the arm must not be where `target` (J,) brings it."""
+        if not self._reference.target_is_inside(target):
+            raise CommandFault(Reason.WORKSPACE, Reason.WORKSPACE.text)
+        if not self._reference.target_is_clear(target):
+            distance, first, second = self._bodies.nearest(target)
+            raise CommandFault(
+                Reason.COLLISION, f"the target brings {first} within {1e3 * distance:.0f} mm of {second}"
+            )
+
+    def _share_near_singularity(self, target: NDArray[np.float64]) -> float:
+        """What is left of the speed of a motion that makes the arm's Jacobian worse."""
+        slow, stop = self.config.singularity_slow, self.config.singularity_stop
+        there = self._kinematics.condition(target)
+        if there <= slow or there <= self._kinematics.condition(self._reference.positions):
+            return 1.0
+        if self._posture_share == 1.0:
+            self._counts[Reason.NEAR_SINGULARITY] += 1
+        return max(0.0, (stop - there) / (stop - slow))
+
+    def _ask_e_stops(self) -> None:
+        if name := self._e_stops.pressed():
+            self._stop(Reason.E_STOP, f"{name} is pressed")
+
+    def _watch(self, measured: NDArray[np.float64]) -> None:
         """Stop if the arm has gone silent or does not follow."""
-        if self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
+        if self._state in STOP_STATES:
             return
         if self._state_is_stale():
             self._stop(Reason.STATE_STALE, f"no joint state for {self._clock - self._observed:.3f} s")
             return
-        error = np.abs(self._measured - q)
+        error = np.abs(measured - self._reference.positions)
         if error.max() > self.config.max_tracking_error:
             joint = self.robot.joint_names[int(error.argmax())]
             self._stop(
                 Reason.TRACKING, f"{joint} is {error.max():.3f} away from its setpoint; it may be blocked"
             )
 
-    def _move(self, q: NDArray[np.float64], dt: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _move(self, dt: float) -> None:
         """The reference `dt` later: towards the command's target or the position to hold, or to rest."""
-        motion, v = self._motion, self._v
-        if self._target is not None and self._is_live():
-            left = self._arrived + self._target.duration_s - (self._clock - dt)
-            wanted = motion.towards(self._target.positions, q, left, dt, rest_there=self._target.ends_at_rest)
-            wanted *= self._speed_share()
-            v = motion.step_in_workspace(wanted, q, v, dt)
+        reference, target = self._reference, self._target
+        if target is not None and self._is_live():
+            left = self._arrived + target.duration_s - (self._clock - dt)
+            share = self._speed_share()
+            if target.ends_at_rest:
+                reference.settle(target.positions, left, dt, share)
+            else:
+                reference.follow(target.positions, left, dt, share, self._rest_within_s())
         elif self._hold is not None:
-            left = self._rested + SETTLE_S + GLIDE_S - (self._clock - dt)
-            v = motion.step(motion.towards(self._hold, q, left, dt, rest_there=True), q, v, dt)
-        elif v.any():
-            v = motion.step(np.zeros_like(v), q, v, dt)
-        return q + v * dt, v
+            reference.settle(self._hold, self._rested + SETTLE_S + GLIDE_S - (self._clock - dt), dt)
+        else:
+            reference.brake(dt)
+        near = reference.nearness_share < 1.0
+        if near and not self._near:
+            self._counts[Reason.NEAR_COLLISION] += 1
+        self._near = near
 
     def _speed_share(self) -> float:
-        """What caution and stops leave of the speed."""
-        if self._caution is Caution.HOLD or self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
-            return 0.0
-        return self.config.slow_share if self._caution is Caution.SLOW else 1.0
+        """What caution, the arm's posture and stops leave of the speed."""
+        return 0.0 if self._state in STOP_STATES else self._caution.speed_share * self._posture_share
 
-    def _settle(self) -> None:
+    def _settle(self, measured: NDArray[np.float64]) -> None:
         """Change state where the motion has ended, or should have been continued and was not."""
-        at_rest = not self._v.any()
+        at_rest = self._reference.at_rest
         if self._target is not None and not self._is_live():
             if self._target.ends_at_rest:
                 if at_rest:
@@ -292,30 +365,31 @@ class SafetyGate:
         elif self._state is SafetyState.STOPPING and at_rest:
             self._state, self._rested = SafetyState.STOPPED, self._clock
         elif self._state is SafetyState.STOPPED and self._hold is None and self._has_settled():
-            lower, upper = self.robot.position_lower, self.robot.position_upper
-            self._hold = np.minimum(np.maximum(self._measured, lower), upper)
+            self._hold = np.clip(measured, self.robot.position_lower, self.robot.position_upper)
 
     def _is_live(self) -> bool:
         """Whether the command that is being followed has not run out by now."""
         assert self._target is not None
         lifetime = self._target.duration_s
         if self._target.ends_at_rest:
-            lifetime += self.config.max_braking_s  # to come to rest on the target rather than just before it
-        else:
-            lifetime = min(lifetime, self.config.max_motion_age_s - self._image_age_s)
+            lifetime += self.robot.max_braking_s  # to come to rest on the target rather than just before it
         lifetime = min(lifetime, self.config.command_timeout_s)
         return self._clock - self._arrived <= lifetime + CLOCK_ROUNDING_S
 
-    def _way_to(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _rest_within_s(self) -> float:
+        """How soon a motion must be able to end: the image that it comes from grows older."""
+        image_age_s = self._image_age_s + self._clock - self._arrived
+        return self.config.rest_after_image_s - image_age_s
+
+    def _way_to(self, target: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far each joint has to go from its reference to `target`.
 
         A gripper that is closed on something is measured behind its reference for as long as it holds it, and
         its commands begin there: it alone may count from where it is measured.
         """
-        assert self._q is not None
-        way = target - self._q
+        way = target - self._reference.positions
         if self.robot.gripper is not None:
-            from_measured = float(target[-1] - self._measured[-1])
+            from_measured = float(target[-1] - measured[-1])
             way[-1] = min(float(way[-1]), from_measured, key=abs)
         return way
 
@@ -331,15 +405,18 @@ class SafetyGate:
 
     def _refuse(self, reason: Reason, text: str) -> Verdict:
         self._refused += 1
+        self._counts[reason] += 1
         return Verdict(False, reason, text)
 
     def _refuse_and_stop(self, reason: Reason, text: str) -> Verdict:
+        self._refused += 1
         self._stop(reason, text)
-        return self._refuse(reason, text)
+        return Verdict(False, reason, text)
 
     def _stop(self, reason: Reason, text: str) -> None:
-        if self._state in (SafetyState.STOPPING, SafetyState.STOPPED):
+        if self._state in STOP_STATES:
             return
         self._state, self._reason, self._text = SafetyState.STOPPING, reason, text
         self._target = None
         self._stops += 1
+        self._counts[reason] += 1
