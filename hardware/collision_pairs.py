@@ -30,8 +30,11 @@ def needless_pairs(robot: Robot, samples: int = SAMPLES, seed: int = 0) -> list[
     overlaps = np.zeros(len(bodies.pairs))
     for q in rng.uniform(robot.position_lower, robot.position_upper, (samples, len(robot.joints))):
         overlaps += bodies.distances(q) < 0.0
-    share = overlaps / samples
-    return [pair for pair, often in zip(bodies.pairs, share) if often == 0.0 or often > ALWAYS]
+    # A link of several shapes is left out only if all of them may be.
+    shares: dict[tuple[str, str], list[float]] = {}
+    for pair, often in zip(bodies.pairs, overlaps / samples):
+        shares.setdefault(pair, []).append(float(often))
+    return [pair for pair, often in shares.items() if max(often) == 0.0 or min(often) > ALWAYS]
 
 
 def main() -> None:

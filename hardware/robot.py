@@ -118,7 +118,9 @@ class Collision(_Section):
     @model_validator(mode="after")
     def _slows_before_it_stops(self) -> Collision:
         if self.margin >= self.slow_from:
-            raise ValueError(f"margin {self.margin:g} m is not below slow_from {self.slow_from:g} m; lower it")
+            raise ValueError(
+                f"margin {self.margin:g} m is not below slow_from {self.slow_from:g} m; lower it"
+            )
         names = [box.name for box in self.keep_out]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two keep_out boxes are named {twice[0]}; give each its own name")

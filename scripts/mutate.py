@@ -38,7 +38,9 @@ FIRST = {
     "collision": ("test_collision.py",),
     "gate": ("test_following.py", "test_silence.py", "test_stop_and_reset.py", "test_measured_arm.py"),
 }
-LEFT_OUT = "barrage or breaks_a_joint_limit or never_leaves or silence_ends or nothing_but_a_reset or millisecond"
+LEFT_OUT = (
+    "barrage or breaks_a_joint_limit or never_leaves or silence_ends or nothing_but_a_reset or millisecond"
+)
 PATIENCE_S = 90
 LEAST_SHARE = 0.95
 
@@ -99,7 +101,10 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:
             yield f"{ast.unparse(node)}: other comparison", {"ops": [SWAPS[type(op)]()]}
         case ast.Compare(ops=ops):
             for i, op in enumerate(ops):
-                yield f"{ast.unparse(node)}: comparison {i}", {"ops": [*ops[:i], SWAPS[type(op)](), *ops[i + 1 :]]}
+                yield (
+                    f"{ast.unparse(node)}: comparison {i}",
+                    {"ops": [*ops[:i], SWAPS[type(op)](), *ops[i + 1 :]]},
+                )
         case ast.BinOp(op=op) if type(op) in SWAPS:
             yield f"{ast.unparse(node)}: other operator", {"op": SWAPS[type(op)]()}
         case ast.BoolOp(op=op):
@@ -107,9 +112,13 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:
         case ast.AugAssign(op=op) if type(op) in SWAPS:
             yield f"{ast.unparse(node)}: other operator", {"op": SWAPS[type(op)]()}
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield f"{ast.unparse(node)}: without sign", {"op": ast.UAdd() if isinstance(node.op, ast.USub) else node.op,
-                                                         "operand": operand if isinstance(node.op, ast.USub)
-                                                         else ast.UnaryOp(ast.Not(), operand)}
+            yield (
+                f"{ast.unparse(node)}: without sign",
+                {
+                    "op": ast.UAdd() if isinstance(node.op, ast.USub) else node.op,
+                    "operand": operand if isinstance(node.op, ast.USub) else ast.UnaryOp(ast.Not(), operand),
+                },
+            )
         case ast.Constant(value=bool() as value):
             yield f"{value}: not", {"value": not value}
         case ast.Constant(value=int() | float() as value):
@@ -166,8 +175,21 @@ def _run_tests(mutant: Mutant) -> int:
     sys.meta_path.insert(0, MutantLoader(mutant))
     first = [str(TESTS / name) for name in FIRST[mutant.module]]
     rest = [str(path) for path in sorted(TESTS.glob("test_*.py")) if str(path) not in first]
-    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-k", f"not ({LEFT_OUT})"]
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    options = [
+        "-x",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-seed=0",
+        "-k",
+        f"not ({LEFT_OUT})",
+    ]
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         return int(pytest.main([*options, *first, *rest]))
 
 
@@ -197,7 +219,9 @@ def main() -> int:
                 print(f"  lives: {module}.py:{mutant.line}: {mutant.what}", flush=True)
         print(f"mutate: {module}.py: {killed - before[0]} of {made - before[1]} killed", flush=True)
     share = killed / made
-    print(f"mutate: {killed} of {made} mutants killed, {100 * share:.1f} % (at least {100 * LEAST_SHARE:.0f} %)")
+    print(
+        f"mutate: {killed} of {made} mutants killed, {100 * share:.1f} % (at least {100 * LEAST_SHARE:.0f} %)"
+    )
     return 0 if share >= LEAST_SHARE else 1
 
 

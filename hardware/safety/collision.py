@@ -47,9 +47,7 @@ class Bodies:
         self._geometry = pinocchio.buildGeomFromUrdfString(
             self._model, text, pinocchio.GeometryType.COLLISION
         )
-        self._links = [
-            self._model.frames[shape.parentFrame].name for shape in self._geometry.geometryObjects
-        ]
+        self._links = [self._model.frames[shape.parentFrame].name for shape in self._geometry.geometryObjects]
         for shape in self._geometry.geometryObjects:
             shape.geometry = _hull(shape.geometry)
         self._add_boxes()

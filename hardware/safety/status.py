@@ -49,7 +49,10 @@ class Reason(str, Enum):
     WORKSPACE = "workspace", "the target brings the tool outside the workspace"
     COLLISION = "collision", "the target brings the arm too near to itself or to what it must keep out of"
     NEAR_COLLISION = "near_collision", "slowed: the arm comes near to itself or to what it must keep out of"
-    NEAR_SINGULARITY = "near_singularity", "slowed: the arm comes near a posture in which it loses a direction"
+    NEAR_SINGULARITY = (
+        "near_singularity",
+        "slowed: the arm comes near a posture in which it loses a direction",
+    )
     COMMAND_RATE = "command_rate", "commands come faster than any planner decides"
     SECOND_SOURCE = "second_source", "two sources command one arm"
     TRACKING = "tracking", "the arm does not follow its setpoints; it may be blocked"

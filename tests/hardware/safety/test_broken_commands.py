@@ -10,6 +10,7 @@ from hardware.safety.status import Reason, SafetyState
 
 AHEAD = (0.02, 0.0, 0.0)
 
+
 def broken_commands(command, robot):
     names, zeros = command.names, np.zeros(7)
     nan, far, fast = command.positions.copy(), command.positions.copy(), zeros.copy()

@@ -14,6 +14,7 @@ from hardware.safety.status import Reason, SafetyState
 AHEAD = (0.02, 0.0, 0.0)
 DIAGONAL = (0.02, 0.02, 0.0)
 
+
 def test_nothing_is_sent_before_the_first_joint_state(robot, kinematics):
     gate = SafetyGate(robot, kinematics)
     assert gate.tick(0.0) is None

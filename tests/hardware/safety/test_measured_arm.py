@@ -12,6 +12,7 @@ from hardware.safety.status import Reason, SafetyState
 
 AHEAD = (0.02, 0.0, 0.0)
 
+
 def test_the_arm_stops_when_its_joint_states_stop(arm):
     arm.drive(AHEAD, 0.3)
     arm.reports = False

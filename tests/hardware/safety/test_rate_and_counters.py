@@ -28,7 +28,9 @@ def test_a_flood_of_commands_stops_the_arm(arm):
 def test_commands_at_any_planners_rate_are_no_flood(arm):
     for _ in range(150):
         arm.run(0.01)
-        assert arm.send(arm.command((0.0, 0.01, 0.0) if arm.now_s % 0.4 < 0.2 else (0.0, -0.01, 0.0))).accepted
+        assert arm.send(
+            arm.command((0.0, 0.01, 0.0) if arm.now_s % 0.4 < 0.2 else (0.0, -0.01, 0.0))
+        ).accepted
 
 
 def test_the_rate_counts_from_a_full_tenth_of_a_second():

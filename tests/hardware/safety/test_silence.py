@@ -12,6 +12,7 @@ from hardware.safety.status import Reason, SafetyState
 AHEAD = (0.02, 0.0, 0.0)
 DIAGONAL = (0.02, 0.02, 0.0)
 
+
 def test_a_motion_without_a_follow_up_rests_and_then_stops_as_stale(arm):
     arm.drive(DIAGONAL, 0.5)
     arm.seconds_until_rest()

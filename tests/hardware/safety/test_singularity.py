@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hardware.arm.contract import JointCommand
-from hardware.robot import load_robot
 from hardware.kinematics import Kinematics
+from hardware.robot import load_robot
 from hardware.safety.status import Reason
 
 

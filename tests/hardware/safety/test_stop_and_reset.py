@@ -10,6 +10,7 @@ from hardware.safety.status import Reason, SafetyState
 AHEAD = (0.02, 0.0, 0.0)
 DIAGONAL = (0.02, 0.02, 0.0)
 
+
 def test_an_operator_stop_brakes_at_once_and_names_itself(arm):
     arm.drive(DIAGONAL, 0.4)
     arm.gate.stop(arm.now_s)

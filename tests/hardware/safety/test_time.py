@@ -9,6 +9,7 @@ from hardware.safety.status import GateConfig, SafetyState
 
 AHEAD = (0.02, 0.0, 0.0)
 
+
 def test_a_clock_that_jumps_back_neither_moves_the_arm_nor_keeps_a_command_alive(arm):
     arm.drive(AHEAD, 0.3)
     q = arm.q

@@ -38,8 +38,8 @@ class GateParameters:
     fault_after_s: float = parameter(
         DEFAULT.fault_after_s, "a motion nobody continues is a fault after this long [s]", low=0.02, high=5.0
     )
-    max_motion_age_s: float = parameter(
-        DEFAULT.max_motion_age_s, "nor for longer than this after its image was taken [s]", low=0.01, high=5.0
+    rest_after_image_s: float = parameter(
+        DEFAULT.rest_after_image_s, "nor is it in motion this long after its image [s]", low=0.01, high=5.0
     )
     max_image_age_s: float = parameter(
         DEFAULT.max_image_age_s, "oldest image a command may be decided from [s]", low=0.01, high=5.0
@@ -60,7 +60,7 @@ class GateNode(LifecycleNode):
         config = GateConfig(
             command_timeout_s=parameters.command_timeout_s,
             fault_after_s=parameters.fault_after_s,
-            max_motion_age_s=parameters.max_motion_age_s,
+            rest_after_image_s=parameters.rest_after_image_s,
             max_image_age_s=parameters.max_image_age_s,
             state_timeout_s=parameters.state_timeout_s,
             max_tracking_error=parameters.max_tracking_error,
