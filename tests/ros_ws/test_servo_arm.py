@@ -140,7 +140,7 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     start = {joint.name: joint.home for joint in ROBOT.joints}
     with FakeArm(load_arm_config(arm), start, link) as port:
         settings = {"robot": "so101", "arm": arm, "port": str(link)}
-        settings |= {"camera_source": str(pictures(folder)), "bundle": str(ROOT / "models" / "panda-push")}
+        settings |= {"camera": f"file:{pictures(folder)}", "bundle": str(ROOT / "models" / "panda-push")}
         graph = Graph(settings, world="real", without=WITHOUT, log_dir=folder / "logs")
         with graph:
             graph.start()
@@ -165,7 +165,7 @@ def arm_file(folder: Path, bus: str) -> str:
 
 def pictures(folder: Path) -> Path:
     for i in range(90):
-        cv2.imwrite(str(folder / f"{i:03}.png"), np.full((128, 128, 3), i, np.uint8))
+        cv2.imwrite(str(folder / f"{i:03}.png"), np.full((128, 128, 3), 100 + i, np.uint8))
     return folder
 
 

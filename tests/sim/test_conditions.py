@@ -94,15 +94,22 @@ def test_play_is_over_ranges_that_hold_evaluation_s(play: list[Conditions], grou
         assert evaluated * 1.2 < largest <= evaluated * conditions.PLAY_FACTOR
 
 
+def test_a_share_of_the_sessions_of_play_is_in_the_nominal_cell(play: list[Conditions]) -> None:
+    all_left_alone = (1 - conditions.PLAY_SHARE) ** len(GROUPS)
+    expected = conditions.NOMINAL_SHARE + (1 - conditions.NOMINAL_SHARE) * all_left_alone
+    assert np.mean([found == NOMINAL for found in play]) == pytest.approx(expected, abs=0.02)
+
+
 @pytest.mark.parametrize("group", RANGES)
 def test_play_leaves_each_group_nominal_in_a_share_of_the_episodes(
     play: list[Conditions], group: str
 ) -> None:
+    share, randomised_share = conditions.PLAY_SHARE, 1 - conditions.NOMINAL_SHARE
     differs = np.array([bool(changed(found) & set(RANGES[group])) for found in play])
-    assert differs.mean() == pytest.approx(conditions.PLAY_SHARE, abs=0.04)
+    assert differs.mean() == pytest.approx(randomised_share * share, abs=0.04)
     others = [np.array([bool(changed(f) & set(RANGES[g])) for f in play]) for g in RANGES if g != group]
     for other in others:
-        assert (differs & other).mean() == pytest.approx(conditions.PLAY_SHARE**2, abs=0.04)
+        assert (differs & other).mean() == pytest.approx(randomised_share * share**2, abs=0.04)
 
 
 def test_half_of_the_colours_come_with_a_texture_and_hardly_two_are_the_same(play: list[Conditions]) -> None:

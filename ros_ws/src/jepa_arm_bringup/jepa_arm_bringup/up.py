@@ -90,15 +90,15 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     robot = load_robot(robot_file)
     if args.camera is not None:
         camera_source(args.camera, robot.camera.rate_hz, robot.camera.frame_id)
-    if (args.camera is None) != (args.arm is None):
-        missing = "--camera" if args.camera is None else "--arm"
-        raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
     try:
         bundle.check_fits(robot.name, (robot.camera.width, robot.camera.height))
     except BundleError as error:
         hint = "; until there is one, --arm-only starts the arm and its gate" if args.arm else ""
         raise BundleError(f"{error}{hint}") from error
     make_planner(args.planner, on_requested_runtime(args, bundle))
+    if (args.camera is None) != (args.arm is None):
+        missing = "--camera" if args.camera is None else "--arm"
+        raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),

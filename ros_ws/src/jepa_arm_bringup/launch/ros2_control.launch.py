@@ -1,6 +1,6 @@
 """The graph with a real camera, beside an arm that ros2_control drives; start its controllers elsewhere.
 
-ros2 launch jepa_arm_bringup ros2_control.launch.py bundle:=FOLDER camera_source:=PATH
+ros2 launch jepa_arm_bringup ros2_control.launch.py bundle:=FOLDER camera:=file:PATH
 """
 
 from jepa_arm_bringup.launching import launch_description
