@@ -3,9 +3,9 @@
     python scripts/mutate.py [--module gate] [--show]
 
 Every operator, number, condition, statement and returned value is broken once, one at a time; a mutant is
-killed when a test fails, or hangs. What imports slowly is imported once, and each mutant is a fork of that, so
-that one takes about as long as the tests that kill it. The tests that throw things at random are left out: they
-would kill more, but later. Exit code 1 if less than 95 % are killed.
+killed when a test fails, or hangs. What imports slowly is imported once, and each mutant is a fork of that,
+so that one takes about as long as the tests that kill it. The tests that throw things at random are left
+out: they would kill more, but later. Exit code 1 if less than 95 % are killed.
 """
 
 from __future__ import annotations

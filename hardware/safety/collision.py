@@ -10,7 +10,8 @@ left out, as are those that the robot file lists as `never_touch`.
 
 A joint that turns by δ moves no point of the robot by more than its lever · δ, where the lever is the longest
 way from the joint to anything it carries. Two bodies are therefore no nearer than they were at the last exact
-check, less the sum of lever · |δ| over the joints: as long as that is beyond `slow_from`, nothing is computed.
+check, less the sum of lever · |δ| over the joints: as long as that is beyond `slow_from`, nothing is
+computed.
 """
 
 from __future__ import annotations

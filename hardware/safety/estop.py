@@ -7,8 +7,9 @@
     gate = SafetyGate(robot, kinematics, e_stops=[Button()])
 
 The gate asks each one at every tick, so `pressed` answers at once and never waits. Whatever is not a plain
-False stops the arm: True, None, an exception. A released button changes nothing until the gate is reset, and a
-pressed one refuses the reset. This is a software stop: it is no replacement for the one that cuts the power.
+False stops the arm: True, None, an exception. A released button changes nothing until the gate is reset, and
+a pressed one refuses the reset. This is a software stop: it is no replacement for the one that cuts the
+power.
 """
 
 from __future__ import annotations

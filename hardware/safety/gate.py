@@ -8,9 +8,9 @@
     setpoint = gate.tick(now_s)                      # 100 to 250 times a second: what the drives get
 
 A learned planner may send anything, at any time, or nothing any more. Whatever it does, the setpoints keep to
-the joints' position, velocity, acceleration and jerk limits, the tool to its workspace, the arm clear of itself
-and of its keep-out boxes, and a motion that nobody continues comes to rest. `now_s` is a steady clock in
-seconds; one thread calls the gate.
+the joints' position, velocity, acceleration and jerk limits, the tool to its workspace, the arm clear of
+itself and of its keep-out boxes, and a motion that nobody continues comes to rest. `now_s` is a steady clock
+in seconds; one thread calls the gate.
 
 What leads to what (`Reason`):
 
@@ -41,10 +41,10 @@ What leads to what (`Reason`):
 
 A COMMAND_STALE is called IMAGE_STALE where stale images were refused in the meantime.
 
-To stop is to come to rest as quickly as the limits allow, then to hold the position the joints are measured at.
-Acceleration and jerk are never a reason: motion is shaped to them. Slow-downs at the workspace edge and at
-joint limits are not faults either. A joint state that is incomplete, not finite, impossible or the same as the
-one before is ignored, so STATE_STALE follows.
+To stop is to come to rest as quickly as the limits allow, then to hold the position the joints are measured
+at. Acceleration and jerk are never a reason: motion is shaped to them. Slow-downs at the workspace edge and
+at joint limits are not faults either. A joint state that is incomplete, not finite, impossible or the same
+as the one before is ignored, so STATE_STALE follows.
 
 Caution rises at once and is lowered only after lower levels have come, without a gap, for `calm_after_s`: one
 that nobody renews stays in force. Whoever never speaks of caution moves the arm without.

@@ -6,12 +6,13 @@
     reference.settle(goal, time_left, dt)                # or
     reference.brake(dt)
 
-Its velocities are those between the last two setpoints. They change from tick to tick by no more than A·dt, and
-the slope of that change by no more than J times the time from the middle of one tick to that of the next.
+Its velocities are those between the last two setpoints. They change from tick to tick by no more than A·dt,
+and the slope of that change by no more than J times the time from the middle of one tick to that of the next.
 
 Beside the motion the reference always knows a stop: the quickest one from where it is, which breaks no limit.
 A motion is taken only if the point it leads to has such a stop too; otherwise the known one is followed. So
-whatever is wanted, and however long the ticks are, the limits hold: each tick only chooses between safe stops.
+whatever is wanted, and however long the ticks are, the limits hold: each tick only chooses between safe
+stops.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Reference:
         return self._slowed((goal - self.positions) / time_left, self.max_velocity)
 
     def _slowed(self, velocity: Array, most: Array) -> Array:
-        """`velocity`, with the arm's joints slowed alike until none is above its `most`; a gripper by itself."""
+        """`velocity`, the arm's joints slowed alike until none is above its `most`; a gripper by itself."""
         excess = np.maximum(np.abs(velocity) / np.maximum(most, 1e-12), 1.0)
         arm = slice(None) if self._robot.gripper is None else slice(-1)
         excess[arm] = excess[arm].max()
@@ -156,16 +157,17 @@ class Reference:
         slope = np.minimum(np.maximum(slope, self._slope - turn), self._slope + turn)
         v = self.velocities + slope * dt
         q = self.positions + v * dt
-        # A stop after this tick may begin with a slope that is half a tick of jerk nearer to none, and has the
-        # velocity v half a tick before it begins.
+        # A stop after this tick may begin with a slope that is half a tick of jerk nearer to none, and has
+        # the velocity v half a tick before it begins.
         left = np.sign(slope) * np.maximum(np.abs(slope) - 0.5 * self._jerk * dt, 0.0)
         return q, v, self._stop_from(q, v + 0.5 * dt * left, left)
 
     def _steepest(self, change: Array, dt: float) -> Array:
-        """The largest slopes for the next `dt` on the way to a `change` of velocity that is not to be overshot.
+        """The largest slopes for the next `dt` on the way to a `change` of velocity that is not to be
+        overshot.
 
-        A small change is made in one tick. For others jerk has to bring the slope to none in what is then left:
-        with x = a - J·dt/2, which a stop would begin with, a·dt + x·dt/2 + x²/2J = change.
+        A small change is made in one tick. For others jerk has to bring the slope to none in what is then
+        left: with x = a - J·dt/2, which a stop would begin with, a·dt + x·dt/2 + x²/2J = change.
         """
         size = np.abs(change)
         easing = self._jerk * (np.sqrt(1.25 * dt * dt + 2.0 * size / self._jerk) - dt)

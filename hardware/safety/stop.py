@@ -1,8 +1,8 @@
 """A stop: the way from any motion to rest, within acceleration and jerk limits, all joints alike.
 
-First every acceleration is brought to none in one common time; then all velocities go to zero along one common
-curve (jerk, constant deceleration, jerk), so that the tool keeps its direction. For an arm that does not
-accelerate this is the quickest such stop; one that does loses at most the time that its jerk limit needs.
+First every acceleration is brought to none in one common time; then all velocities go to zero along one
+common curve (jerk, constant deceleration, jerk), so that the tool keeps its direction. For an arm that does
+not accelerate this is the quickest such stop; one that does loses at most the time that its jerk limit needs.
 
 A library that plans any jerk-limited motion, ruckig 0.19, was tried first. It has no wheels for aarch64, its
 `position_extrema` were wrong for stops that turn back, and it had no answer for some states that occur; the

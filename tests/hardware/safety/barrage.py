@@ -36,7 +36,7 @@ COMMANDS_A_SCENE = 40
 
 @cache
 def parts(name: str, everywhere: bool):
-    """The robot with what goes with it; `everywhere`, without its workspace, so that other limits come first."""
+    """The robot with what goes with it; `everywhere`: without its workspace, other limits come first."""
     robot = load_robot(name)
     if everywhere:
         robot = robot.model_copy(update={"workspace": Workspace(min=(-3.0,) * 3, max=(3.0,) * 3)})
@@ -180,7 +180,7 @@ class Barrage:
 
 
 def barrage(commands: int, seed: int) -> Counter[str]:
-    """How often each reason acted while `commands` were thrown; raises `OutsideLimits` naming scene and limit."""
+    """How often each reason acted while `commands` were thrown. Raises `OutsideLimits`, naming the scene."""
     counts: Counter[str] = Counter()
     scene = thrown = 0
     while thrown < commands:

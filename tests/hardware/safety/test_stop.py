@@ -1,4 +1,4 @@
-"""A stop ends in rest, on time, and keeps acceleration and jerk on the whole way, whatever the motion before."""
+"""A stop ends in rest, on time, within acceleration and jerk on the whole way, whatever was before."""
 
 from __future__ import annotations
 
