@@ -33,7 +33,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 0, task: str = "push") -> list[str]:
+def options(out: Path, episodes: int = 5, workers: int = 1, seed: int = 1, task: str = "push") -> list[str]:
     numbers = {"--episodes": episodes, "--workers": workers, "--seed": seed}
     return [
         "collect",
