@@ -295,7 +295,7 @@ def test_a_damaged_shard_is_named(
 
 
 @pytest.mark.parametrize(
-    ("change", "key"), [({"seed": 1}, "seed"), ({"episodes": 6}, "episodes")], ids=["seed", "episodes"]
+    ("change", "key"), [({"seed": 2}, "seed"), ({"episodes": 6}, "episodes")], ids=["seed", "episodes"]
 )
 def test_a_dataset_begun_with_other_options_is_refused(
     dataset: Path,
