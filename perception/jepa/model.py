@@ -16,8 +16,8 @@ from torch.nn import functional
 # Steps to go are classified 0…max_steps, or "elsewhere", not reached within what the model has seen: that
 # counts as this many times `max_steps`.
 ELSEWHERE_FACTOR = 1.3
-# Of a picture's channel, in grey levels of 255: what is darker or flatter is not blown up.
-SMALLEST_VARIANCE = 65.0
+# Of a picture's channel, 0…1: what is darker or flatter is not blown up.
+SMALLEST_VARIANCE = 1e-3
 
 
 class Encoder(nn.Module):
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         # Brightness and tint of the light are the scale of a picture's channels: nothing that moves.
-        pixels = image.float().permute(0, 3, 1, 2)
+        pixels = image.float().permute(0, 3, 1, 2) / 255.0  # squares of 255 are beyond half precision
         variance, mean = torch.var_mean(pixels, (2, 3), correction=0, keepdim=True)
         scale = torch.rsqrt(variance + SMALLEST_VARIANCE)
         return self.projection(self.convolutions((pixels - mean) * scale).flatten(1))

@@ -20,7 +20,9 @@ def test_the_planner_node_pursues_a_goal_picture_with_v_jepa_2_and_comes_to_rest
     start_graph: Callable[..., Graph], vjepa2_bundle: Path
 ) -> None:
     decided: list[PlanStatus] = []
-    graph = start_graph(task="pick-place", robot="panda_hand", planner="cem", bundle=str(vjepa2_bundle))
+    graph = start_graph(
+        task="pick-place", robot="panda_hand", planner="cem", bundle=str(vjepa2_bundle), budget_ms=30.0
+    )
     try:
         with Operator(graph.domain_id) as operator:
             operator.node.create_subscription(PlanStatus, "planner/status", decided.append, qos.RECORD)
