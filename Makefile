@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check fuzz mutate clean
 
 setup: ## make or update .venv
 	@$(PYTHON) scripts/setup.py
@@ -18,6 +18,12 @@ check: setup ## style, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: setup ## a million commands, good and bad, at the safety gate; takes a quarter of an hour
+	$(BIN)/python tests/hardware/safety/barrage.py --commands 1000000
+
+mutate: setup ## how many small bugs in the safety gate its tests notice
+	$(BIN)/python scripts/mutate.py
 
 clean: ## remove what set-up made; data/, runs/ and out/ stay
 	rm -rf .venv ros_ws/build ros_ws/install ros_ws/log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
