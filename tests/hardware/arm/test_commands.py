@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,9 @@ def test_fake_arm_lists_its_faults() -> None:
     assert listed.returncode == 0 and len(listed.stdout.splitlines()) >= 12
 
 
-def turn_by_hand(desk: Desk, low: float, high: float, still: tuple[int, ...] = ()) -> threading.Event:
-    """Someone turns every joint to and fro between two ticks, until the event is set."""
+@contextmanager
+def turned_by_hand(desk: Desk, low: float, high: float, still: tuple[int, ...] = ()) -> Iterator[None]:
+    """Someone turns every joint to and fro between two ticks, and lets go at the end."""
     done = threading.Event()
     home = desk.port.positions()
 
@@ -146,8 +148,13 @@ def turn_by_hand(desk: Desk, low: float, high: float, still: tuple[int, ...] = (
                 if servo_id not in still and not desk.port.torques()[servo_id]:
                     desk.port.turn(servo_id, home[servo_id] + (low if phase < 1 else high))
 
-    threading.Thread(target=turn, daemon=True).start()
-    return done
+    hand = threading.Thread(target=turn, daemon=True)
+    hand.start()
+    try:
+        yield
+    finally:
+        done.set()
+        hand.join()
 
 
 @pytest.mark.parametrize("bus", BUSES)
@@ -171,12 +178,11 @@ def test_calibrate_measures_zero_and_range_and_the_arm_then_uses_them(
         read = process.stdout.readline()
         assert read, output
         output += read
-    done = turn_by_hand(desk, -600, 800)
-    time.sleep(2.5)  # a whole swing and more
-    process.stdin.write("\n")
-    process.stdin.flush()
-    output += process.communicate(timeout=ENDS_WITHIN_S)[0]
-    done.set()
+    with turned_by_hand(desk, -600, 800):
+        time.sleep(2.5)  # a whole swing and more
+        process.stdin.write("\n")
+        process.stdin.flush()
+        output += process.communicate(timeout=ENDS_WITHIN_S)[0]
     assert process.returncode == 0, output
     assert f"wrote {out}" in output
 
@@ -195,9 +201,9 @@ def test_calibrate_measures_zero_and_range_and_the_arm_then_uses_them(
 
 def test_calibrate_names_a_joint_that_was_not_moved(make_desk: Callable[..., Desk], tmp_path: Path) -> None:
     desk = make_desk("feetech", connect=False)
-    done = turn_by_hand(desk, -600, 800, still=(4,))
     out = tmp_path / "mine.yaml"
-    ended = jepa_arm("calibrate", "arm", "--port", desk.port.path, "--out", out, "--yes", "--range-s", 2.5)
-    done.set()
+    command = ("calibrate", "arm", "--port", desk.port.path, "--out", out, "--yes", "--range-s", 2.5)
+    with turned_by_hand(desk, -600, 800, still=(4,)):
+        ended = jepa_arm(*command)
     assert ended.returncode == 2 and "servo 4 (wrist_flex): moved by 0.00 rad only" in ended.stderr
     assert not out.exists()
