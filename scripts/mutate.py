@@ -14,6 +14,7 @@ import argparse
 import ast
 import contextlib
 import copy
+import gc
 import importlib.abc
 import importlib.util
 import os
@@ -135,7 +136,10 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:
     if isinstance(body, list) and not isinstance(node, ast.ClassDef | ast.Module):
         for i, statement in enumerate(body):
             documents = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-            if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr | ast.Raise) and not documents:
+            names = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+            if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr | ast.Raise) and not (
+                documents or names
+            ):
                 gone = f"{ast.unparse(statement).splitlines()[0]}: left out"
                 yield gone, {"body": [*body[:i], ast.Pass(), *body[i + 1 :]]}
 
@@ -175,7 +179,11 @@ def _run_tests(mutant: Mutant) -> int:
     sys.meta_path.insert(0, MutantLoader(mutant))
     first = [str(TESTS / name) for name in FIRST[mutant.module]]
     rest = [str(path) for path in sorted(TESTS.glob("test_*.py")) if str(path) not in first]
+    # Plugins that other packages install (ROS brings several) take longer to load than the tests to run.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    plugins = ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin", "-p", "no:unraisableexception"]
     options = [
+        *plugins,
         "-x",
         "-q",
         "--no-header",
@@ -190,7 +198,7 @@ def _run_tests(mutant: Mutant) -> int:
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        return int(pytest.main([*options, *first, *rest]))
+        return pytest.main([*options, *first]) or pytest.main([*options, *rest])
 
 
 def main() -> int:
@@ -208,6 +216,8 @@ def main() -> int:
     for name in [name for name in sys.modules if name.startswith("hardware.")]:
         if "safety" in name or name == "hardware.collision_pairs":
             del sys.modules[name]
+    gc.collect()
+    gc.freeze()
     killed = made = 0
     for module in [args.module] if args.module else MODULES:
         before = killed, made

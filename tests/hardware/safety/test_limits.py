@@ -293,6 +293,18 @@ def test_a_motion_takes_the_velocity_that_brings_it_to_its_goal_in_time_and_no_l
     assert np.abs(reference.velocities).max() < 0.5
 
 
+def test_a_late_tick_leaves_no_slope_behind_that_a_joint_cannot_have():
+    """The mean velocity of a long tick is no velocity from which the next, short one slows down."""
+    robot, reference = unhindered("panda")
+    goal = robot.home + 0.1
+    for dt in (*[0.004] * 12, 0.05, 0.004):
+        (reference.follow if dt < 0.05 else lambda *_: reference.brake(0.05))(goal, 0.5, dt)
+    before = reference.velocities
+    reference.brake(0.004)
+    reference.follow(goal, 0.5, 0.004)
+    assert np.all(np.abs(reference.velocities - before) <= 2 * 0.004 * robot.acceleration_limits)
+
+
 def test_joints_of_unlike_jerk_are_slow_enough_to_stop_together():
     soft = load_robot("panda").model_dump()
     soft["joints"][6]["jerk"] = 600.0
