@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check fuzz mutate clean
+.PHONY: setup demo test check safety fuzz mutate clean
 
 setup: ## make or update .venv
 	@$(PYTHON) scripts/setup.py
@@ -19,11 +19,16 @@ check: setup ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: setup ## a million commands, good and bad, at the safety gate; takes a quarter of an hour
-	$(BIN)/python tests/hardware/safety/barrage.py --commands 1000000
+safety: setup ## the three figures of hardware/safety: branch coverage, fuzzing, mutants killed
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/hardware/safety \
+	  --cov=hardware.safety --cov-branch --cov-report=term --cov-fail-under=100
+	$(MAKE) --no-print-directory fuzz mutate
 
-mutate: setup ## how many small bugs in the safety gate its tests notice
-	$(BIN)/python scripts/mutate.py
+fuzz: ## a million commands, good and bad, to the safety gate; SEED=1 for others
+	$(BIN)/python tests/hardware/safety/barrage.py --commands 1000000 --seed $(or $(SEED),0)
+
+mutate: ## how many small bugs in hardware/safety its tests notice
+	$(BIN)/python scripts/mutate.py --show
 
 clean: ## remove what set-up made; data/, runs/ and out/ stay
 	rm -rf .venv ros_ws/build ros_ws/install ros_ws/log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,6 +15,8 @@ LAST_SAFE_DOMAIN = 101
 LAST_DOMAIN = 232
 # A node that is already there is discovered well within this.
 LOOK_FOR_S = 1.5
+# What a held domain's lock is called in /proc/net/unix.
+LOCK_PREFIX = "@jepa_arm_domain_"
 
 
 class Domain:
@@ -45,6 +47,13 @@ def claim_domain(number: int | None = None) -> Domain:
     return Domain(number, lock)
 
 
+def running_domains() -> list[int]:
+    """The domains that jepa-arm graphs of this machine hold."""
+    names = (line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    numbers = {name.removeprefix(LOCK_PREFIX) for name in names if name.startswith(LOCK_PREFIX)}
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
 def _free_domain() -> Domain:
     start = os.getpid() % LAST_SAFE_DOMAIN
     for i in range(LAST_SAFE_DOMAIN):
@@ -72,7 +81,7 @@ def _lock(number: int) -> socket.socket | None:
     """Bound while the domain is held: the name goes with the process, however that ends, and is no file."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        lock.bind(f"\0jepa_arm_domain_{number}")
+        lock.bind(f"\0{LOCK_PREFIX[1:]}{number}")
     except OSError:
         lock.close()
         return None

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from jepa_arm_interfaces.msg import PlanStatus, SafetyStatus
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
-from hardware.safety.gate import GateConfig, SafetyGate
+from hardware.safety.gate import STOP_STATES, GateConfig, SafetyGate
 from hardware.safety.status import Caution, Reason, SafetyState
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health
 from jepa_arm_ros.messages import command_from, header, joint_state_from, setpoint_message
-from jepa_arm_ros.parameters import parameter, read_parameters
+from jepa_arm_ros.parameters import import_factory, parameter, read_parameters
 from jepa_arm_ros.running import exit_with
 
 COMMAND_TOPIC = "planner/command"
@@ -39,13 +39,19 @@ class GateParameters:
         DEFAULT.fault_after_s, "a motion nobody continues is a fault after this long [s]", low=0.02, high=5.0
     )
     rest_after_image_s: float = parameter(
-        DEFAULT.rest_after_image_s, "nor is it in motion this long after its image [s]", low=0.01, high=5.0
+        DEFAULT.rest_after_image_s, "a motion rests this long after its image at last [s]", low=0.02, high=5.0
     )
     max_image_age_s: float = parameter(
         DEFAULT.max_image_age_s, "oldest image a command may be decided from [s]", low=0.01, high=5.0
     )
     state_timeout_s: float = parameter(
         DEFAULT.state_timeout_s, "joint states may be missing this long [s]", low=0.01, high=1.0
+    )
+    max_command_rate_hz: float = parameter(
+        DEFAULT.max_command_rate_hz, "more commands than this are a fault [Hz]", low=20.0, high=10000.0
+    )
+    e_stop: str = parameter(
+        "", "what makes an EStop: module:callable, called without arguments; the gate asks it at every tick"
     )
     max_tracking_error: float = parameter(
         DEFAULT.max_tracking_error, "joints may be this far from their setpoints [rad]", low=0.01, high=3.0
@@ -61,12 +67,14 @@ class GateNode(LifecycleNode):
             command_timeout_s=parameters.command_timeout_s,
             fault_after_s=parameters.fault_after_s,
             rest_after_image_s=parameters.rest_after_image_s,
+            max_command_rate_hz=parameters.max_command_rate_hz,
             max_image_age_s=parameters.max_image_age_s,
             state_timeout_s=parameters.state_timeout_s,
             max_tracking_error=parameters.max_tracking_error,
         )
         self.period_s = 1.0 / parameters.rate_hz
-        self.gate = SafetyGate(robot, Kinematics(robot), config)
+        e_stops = [import_factory(self, "e_stop", parameters.e_stop)()] if parameters.e_stop else []
+        self.gate = SafetyGate(robot, Kinematics(robot), config, e_stops=e_stops)
         self.health = Health(self)
         self.health.also_report(self.report)
 
@@ -82,6 +90,8 @@ class GateNode(LifecycleNode):
         self.create_subscription(JointTrajectory, COMMAND_TOPIC, on_command, qos.COMMAND)
         on_plan = self.health.monitor("plan", self.on_plan)
         self.create_subscription(PlanStatus, "planner/status", on_plan, qos.RECORD)
+        on_e_stop = self.health.monitor("e_stop", self.on_e_stop)
+        self.create_subscription(Bool, "safety/e_stop", on_e_stop, qos.E_STOP)
         self.create_service(Trigger, "safety/stop", self.on_stop)
         self.create_service(Trigger, "safety/reset", self.on_reset)
         self.timer = self.create_timer(self.period_s, self.on_tick, autostart=False)
@@ -104,7 +114,8 @@ class GateNode(LifecycleNode):
 
     def on_command(self, message: JointTrajectory) -> None:
         now_s = time.monotonic()
-        if commanders := self.second_commanders():
+        stopped = self.gate.status.state in STOP_STATES  # in which even a flood costs little
+        if not stopped and (commanders := self.second_commanders()):
             return self.gate.stop(now_s, Reason.SECOND_SOURCE, f"nodes {commanders} all command the arm")
         try:
             command = command_from(message)
@@ -114,6 +125,9 @@ class GateNode(LifecycleNode):
         verdict = self.gate.submit(command, now_s, image_age_s, source=message.header.frame_id)
         if not verdict.accepted:
             self.get_logger().warning(f"command refused: {verdict.text}", throttle_duration_sec=1.0)
+
+    def on_e_stop(self, message: Bool) -> None:
+        self.gate.e_stop(message.data, time.monotonic())
 
     def on_plan(self, message: PlanStatus) -> None:
         self.gate.caution(message.caution, time.monotonic())
@@ -176,6 +190,7 @@ class GateNode(LifecycleNode):
             "stops": status.stops,
             "slows": status.slows,
             "holds": status.holds,
+            **{reason.value: count for reason, count in status.counts.items()},
         }
 
 

@@ -22,6 +22,8 @@ NEWEST_JOINT_STATE = _profile(ReliabilityPolicy.BEST_EFFORT, 1, DurabilityPolicy
 LATENT = _profile(ReliabilityPolicy.RELIABLE, 10, DurabilityPolicy.VOLATILE)
 # A command or setpoint is replaced by the next one, never queued behind it.
 COMMAND = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.VOLATILE)
+# Each press of a button counts; a publisher that keeps its last message matches too.
+E_STOP = _profile(ReliabilityPolicy.RELIABLE, 10, DurabilityPolicy.VOLATILE)
 # Whoever comes late still learns the present state.
 STATUS = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 # Records for whoever evaluates: none may be missing.
