@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cli
 import pytest
 from jepa_arm_bringup.domain import running_domains
 from jepa_arm_bringup.graph import Graph
@@ -16,7 +15,9 @@ from jepa_arm_ros import qos
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from .conftest import ANSWERS_WITHIN_S, Operator, Peer, now_ns
+import cli
+
+from .conftest import Operator, Peer, now_ns
 from .lone_gate import LoneGate, lone_gate  # noqa: F401
 
 pytestmark = pytest.mark.ros
