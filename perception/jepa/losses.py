@@ -16,6 +16,8 @@ from perception.jepa.windows import Sample
 SIGREG_PROJECTIONS = 128
 SIGREG_KNOTS = 17
 SIGREG_RANGE = 3.0
+# In smooth L1 of actions in −1…1: further from a component of the reflex than this is another way.
+REFLEX_WIDTH = 0.05
 # In temperatures: the weights of actions differ by e⁴ at most.
 LARGEST_ADVANTAGE = 2.0
 
@@ -148,9 +150,9 @@ def _goal_terms(
         functional.cross_entropy(logits, torch.cat([left[later], elsewhere]), reduction="none")
     )
     moving = later & (left > 0)
-    proposed = models.proposal(now[moving], goal[moving], left[moving].float()[:, None]).float()
+    proposed = models.proposal.components(now[moving], goal[moving], left[moving].float()[:, None])
     taken = sample.actions[:, :, None].expand(-1, -1, count, -1)[moving]
-    return _mean_over_processes(reflex_misses(proposed, taken)), time_to_go
+    return _mean_over_processes(reflex_misses(*proposed, taken)), time_to_go
 
 
 def _mean_over_processes(errors: Tensor) -> Tensor:
@@ -159,9 +161,18 @@ def _mean_over_processes(errors: Tensor) -> Tensor:
     return errors.sum() / mean_of_processes(count)
 
 
-def reflex_misses(proposed: Tensor, taken: Tensor) -> Tensor:
-    """How far proposed actions (N, block·A) are from those taken (N, block·A), in −1…1: (N,)."""
-    return functional.smooth_l1_loss(proposed, taken, beta=0.1, reduction="none").mean(1)
+def reflex_misses(proposed: Tensor, logits: Tensor, taken: Tensor) -> Tensor:
+    """How far the reflex's K answers (N, K, block·A), likely as logits (N, K), are from what was taken.
+
+    `taken` (N, block·A) is in −1…1, the result (N,): the negative log-likelihood of a mixture whose
+    components fall off with the smooth L1 distance, in units of `REFLEX_WIDTH`. Each learns what is nearest
+    to it, and none the mean of ways that exclude each other.
+    """
+    nearness = functional.smooth_l1_loss(
+        proposed.float(), taken[:, None].expand_as(proposed), beta=0.1, reduction="none"
+    ).mean(2)
+    shares = functional.log_softmax(logits.float(), dim=1)
+    return -REFLEX_WIDTH * torch.logsumexp(shares - nearness / REFLEX_WIDTH, dim=1)
 
 
 def steps_to_go_loss(logits: Tensor, steps: Tensor) -> Tensor:

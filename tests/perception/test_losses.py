@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from perception.jepa.losses import (
+    REFLEX_WIDTH,
     Models,
     advantage_weights,
+    reflex_misses,
     sigreg,
     sigreg_within,
     steps_to_go_loss,
@@ -147,10 +149,13 @@ class Knowing(torch.nn.Module):
 
     max_steps = MAX_STEPS
 
-    def forward(self, latent: torch.Tensor, goal: torch.Tensor, *left: torch.Tensor) -> torch.Tensor:
-        if left:
-            assert left[0].equal((goal - latent)[:, 1:])
-            return latent[:, 1:].expand(-1, 4)
+    def components(
+        self, latent: torch.Tensor, goal: torch.Tensor, left: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert left.equal((goal - latent)[:, 1:])
+        return latent[:, None, 1:].expand(-1, 1, 4), torch.zeros(len(latent), 1)
+
+    def forward(self, latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         steps = (goal - latent)[:, 1].long()
         elsewhere = goal[:, 0] != latent[:, 0]
         assert (steps[~elsewhere] >= 0).all() and (steps[~elsewhere] <= MAX_STEPS).all()
@@ -187,3 +192,28 @@ def test_the_quickest_ways_weigh_most_and_the_mean_weight_is_one() -> None:
     assert (weights[:-1] > weights[1:]).all()
     assert (weights[0] / weights[2]).item() == pytest.approx(math.e, rel=1e-4)
     assert (weights[0] / weights[3]).item() == pytest.approx(math.e**2, rel=1e-4), "and none is ruled out"
+
+
+def test_an_answer_that_is_not_nearest_costs_nothing_but_its_likelihood() -> None:
+    taken = torch.tensor([[0.5, -0.5]])
+    answers = torch.tensor([[[0.5, -0.5], [-1.0, 1.0]]])
+    even, sure = torch.zeros(1, 2), torch.tensor([[9.0, -9.0]])
+    assert reflex_misses(answers, sure, taken).item() == pytest.approx(0.0, abs=1e-6)
+    assert reflex_misses(answers, even, taken).item() == pytest.approx(REFLEX_WIDTH * math.log(2), rel=1e-4)
+    assert reflex_misses(answers[:, :1], sure[:, :1], -taken).item() == pytest.approx(0.95)
+
+
+def test_of_two_ways_the_reflex_learns_the_likelier_not_their_mean() -> None:
+    torch.manual_seed(0)
+    proposal = Proposal(2, 1, MAX_STEPS, width=32)
+    optimiser = torch.optim.Adam(proposal.parameters(), 3e-3)
+    scene = torch.zeros(300, 2), torch.ones(300, 2), torch.full((300, 1), 3.0)
+    taken = torch.where(torch.arange(300) < 200, 0.8, -0.8)[:, None]
+    for _ in range(150):
+        optimiser.zero_grad()
+        reflex_misses(*proposal.components(*scene), taken).mean().backward()
+        optimiser.step()
+    answers, logits = proposal.components(*scene)
+    shares = logits.softmax(1)[0]
+    assert proposal(*scene).mean().item() == pytest.approx(0.8, abs=0.05)
+    assert shares[answers[0, :, 0] < -0.7].sum().item() == pytest.approx(1 / 3, abs=0.05)
