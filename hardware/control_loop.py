@@ -40,11 +40,11 @@ LOG = logging.getLogger(__name__)
 class LoopTiming:
     """How well a loop kept its time in the last `WINDOW_S`: how late its steps began, in ms.
 
-    `missed` counts, since the start, the deadlines that passed without a step that began before the next.
+    `missed` of all `deadlines` since the start passed without a step that began before the next.
     """
 
     rate_hz: float
-    steps: int
+    deadlines: int
     missed: int
     p50_ms: float
     p99_ms: float
@@ -55,7 +55,7 @@ class LoopTiming:
         priority = "real-time priority" if self.real_time else "no real-time priority"
         return (
             f"{self.rate_hz:g} Hz, late by {self.p50_ms:.2f} ms (median), {self.p99_ms:.2f} ms (p99), "
-            f"{self.max_ms:.2f} ms at most; {self.missed} of {self.steps} deadlines missed; {priority}"
+            f"{self.max_ms:.2f} ms at most; {self.missed} of {self.deadlines} deadlines missed; {priority}"
         )
 
 
@@ -116,11 +116,9 @@ class ControlLoop:
         late_s = list(self._late_s)
         if not late_s:
             return None
-        p50, p99 = np.percentile(late_s, [50, 99])
-        figures_ms = (1e3 * float(value) for value in (p50, p99, max(late_s)))
-        return LoopTiming(
-            self._rate_hz, self._steps + self._missed, self._missed, *figures_ms, self._real_time
-        )
+        p50_ms, p99_ms, max_ms = (1e3 * float(value) for value in np.percentile(late_s, [50, 99, 100]))
+        deadlines = self._steps + self._missed
+        return LoopTiming(self._rate_hz, deadlines, self._missed, p50_ms, p99_ms, max_ms, self._real_time)
 
     def _run(self) -> None:
         self._real_time = come_first()

@@ -99,7 +99,7 @@ def test_late_steps_do_not_delay_the_ones_after_them(clock: Clock) -> None:
     assert [at_s for at_s, _ in seen] == pytest.approx([0.01 * (i + 1) + 0.0005 for i in range(101)])
     assert [late_s for _, late_s in seen] == pytest.approx([0.0005] * 101)
     timing = loop.timing()
-    assert timing is not None and (timing.steps, timing.missed) == (101, 0)
+    assert timing is not None and (timing.deadlines, timing.missed) == (101, 0)
     assert (timing.p50_ms, timing.p99_ms, timing.max_ms) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -108,7 +108,7 @@ def test_deadlines_missed_are_told_and_counted_and_not_made_up_for(clock: Clock)
     assert [at_s for at_s, _ in seen] == pytest.approx([0.01, 0.02, 0.03, 0.064, 0.07])
     assert [late_s for _, late_s in seen] == pytest.approx([0.0, 0.0, 0.0, 0.024, 0.0])
     timing = loop.timing()
-    assert timing is not None and (timing.steps, timing.missed) == (7, 2)
+    assert timing is not None and (timing.deadlines, timing.missed) == (7, 2)
     assert (timing.p50_ms, timing.max_ms) == pytest.approx((0.0, 24.0))
     assert str(timing).startswith(
         "100 Hz, late by 0.00 ms (median), 23.04 ms (p99), 24.00 ms at most; 2 of 7"

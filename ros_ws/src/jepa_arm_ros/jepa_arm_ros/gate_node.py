@@ -1,6 +1,6 @@
 """Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this only ticks it.
 
-It ticks on a thread of its own, whose deadlines do not wait for messages; a lock lets in one thread at a time.
+It ticks on a thread of its own, whose deadlines do not wait for messages; a lock lets in one at a time.
 """
 
 from __future__ import annotations
