@@ -3,8 +3,8 @@
     arm = ServoArm(load_arm_config("so101-feetech"), port="/dev/ttyACM0")
 
 A control loop reads every servo at `rate_hz` and judges what it reads; `command` sends goals at once. The
-servos are stopped when commands cease, when a servo or the port is lost, and for every fault of `monitor.FAULTS`.
-A fault is kept: `state` and `command` raise it until the arm is connected again.
+servos are stopped when commands cease, when a servo or the port is lost, and for every fault of
+`monitor.FAULTS`. A fault is kept: `state` and `command` raise it until the arm is connected again.
 """
 
 from __future__ import annotations
