@@ -138,12 +138,19 @@ class ServoArm:
                 self._brake()
 
     def disconnect(self) -> None:
+        self._disconnect(self.config.on_disconnect == "torque_off")
+
+    def let_go(self) -> None:
+        """Disconnect with the torque off, whatever the arm file says: for an arm that someone holds."""
+        self._disconnect(torque_off=True)
+
+    def _disconnect(self, torque_off: bool) -> None:
         if not self._loop.running:
             return
         self.stop()
         self._loop.stop()
         try:
-            if self._fault is None and self.config.on_disconnect == "torque_off":
+            if self._fault is None and torque_off:
                 self._bus.torque_off(self.config.ids)
             if self._fault is None:
                 self._bus.set_watchdog(self.config.ids, 0.0)

@@ -163,7 +163,7 @@ def test_a_goal_picture_moves_a_servo_arm_and_ctrl_c_leaves_it_held(
         graph = up(*driven, "--camera", f"file:{film}", "--bundle", str(so101_bundle))
         graph.wait_for("ready", STARTS_WITHIN_S)
         for node in ("camera", "arm", "encoder", "planner", "gate"):
-            assert f"{node}: active" in graph.output
+            graph.wait_for(f"{node}: active", STARTS_WITHIN_S)
         before = port.positions()
 
         def turned_rad() -> float:
@@ -187,7 +187,7 @@ def test_a_goal_picture_moves_an_arm_that_ros2_control_drives(
     graph = up(*driven, "--camera", f"file:{film}", "--bundle", str(bundle))
     graph.wait_for("ready", STARTS_WITHIN_S)
     for node in ("camera", "controller", "encoder", "planner", "gate"):
-        assert f"{node}: active" in graph.output
+        graph.wait_for(f"{node}: active", STARTS_WITHIN_S)
     start_controllers(graph.domain_id)
     user = sit_down(graph)
     assert user.peer.spin_until(lambda: len(user.joints) > 1, STARTS_WITHIN_S)
