@@ -30,6 +30,7 @@ class LoneGate:
         "max_image_age_s": 5.0,
         "state_timeout_s": 1.0,
         "max_command_rate_hz": 10000.0,
+        "max_late_s": 5.0,
     }
 
     def __init__(self, peer: Peer) -> None:
