@@ -70,14 +70,13 @@ def _take_views(folder: Path, reader: CameraReader, arm: Arm, board: Board, ask:
     )
     tell("forwards, sideways and around. Hold the tool still while one is taken.")
     taken = 0
-    led = isinstance(arm, LedByHand)
     while True:
-        if led:
+        if isinstance(arm, LedByHand):
             _ask(ask, "The arm goes limp: hold it, then press Enter. ")
             arm.let_go()
         if _ask(ask, "Enter takes a view, d is done: ") == "d":
             return
-        if led and not _holds(arm, tell):
+        if isinstance(arm, LedByHand) and not _holds(arm, tell):
             continue
         before = arm.state()
         image = picture(reader)

@@ -112,7 +112,7 @@ class User:
         assert self.peer.spin_until(accepted.done) and accepted.result().accepted
 
     def pursue_until(self, picture: Path, turned_rad: Callable[[], float]) -> None:
-        """Until the arm has moved; a gate that stops it meanwhile, for surprise or a busy machine, is reset."""
+        """Until the arm has moved. A gate that stops it before, for surprise or a busy machine, is reset."""
         give_up_s = time.monotonic() + MOVES_WITHIN_S
         self.pursue(picture)
         while turned_rad() < MOVED_RAD:
