@@ -49,6 +49,7 @@ COMMANDS = (
     Command("convert-vjepa2", "make a bundle from an official V-JEPA 2-AC file", "planner.convert_vjepa2"),
     Command("eval", "measure a planner on unseen episodes", "sim.evaluate", "jepa_arm_bringup.evaluate"),
     Command("up", "start the ROS 2 graph and keep it running", "jepa_arm_bringup.up"),
+    Command("status", "tell what the gate does and how control loops keep time", "jepa_arm_bringup.status"),
     Command("stop", "stop the arm, from any terminal; --reset lets it go on", "jepa_arm_bringup.stop"),
     Command("demo", "pursue goal pictures over ROS 2, with a report", "jepa_arm_bringup.demo"),
     Command("bench", "measure encoder, predictor, planner and simulator on this machine", "benchmarks.bench"),

@@ -83,6 +83,15 @@ class Diagnosed(Protocol):
     def diagnostics(self) -> dict[str, str]: ...
 
 
+@runtime_checkable
+class LedByHand(Protocol):
+    """An arm that can be let go of, so that someone leads it; `connect` takes hold of it where it is."""
+
+    def connect(self) -> None: ...
+
+    def let_go(self) -> None: ...
+
+
 def check_arm(arm: Arm) -> None:
     """Raise `ContractError`, naming the broken promise, if `arm` does not behave as an Arm.
 

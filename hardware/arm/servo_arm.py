@@ -2,9 +2,9 @@
 
     arm = ServoArm(load_arm_config("so101-feetech"), port="/dev/ttyACM0")
 
-A thread reads every servo at `rate_hz` and judges what it reads; `command` sends goals at once. The servos
-are stopped when commands cease, when a servo or the port is lost, and for every fault of `monitor.FAULTS`.
-A fault is kept: `state` and `command` raise it until the arm is connected again.
+A control loop reads every servo at `rate_hz` and judges what it reads; `command` sends goals at once. The
+servos are stopped when commands cease, when a servo or the port is lost, and for every fault of
+`monitor.FAULTS`. A fault is kept: `state` and `command` raise it until the arm is connected again.
 """
 
 from __future__ import annotations
@@ -24,18 +24,15 @@ from hardware.arm.config import ArmConfig
 from hardware.arm.contract import JointCommand, JointState
 from hardware.arm.goals import goal_at, resting_goal
 from hardware.arm.monitor import Fault, Monitor
-from hardware.arm.priority import come_first
 from hardware.arm.servo_bus import BusError, Goal, PortGone, Reading, ServoBus, make_bus
+from hardware.arm.taking_hold import agreed_readings, check_servos, take_hold
+from hardware.control_loop import ANY_CORE, ControlLoop, LoopTiming
 from hardware.errors import ArmError
 
 # A servo's own watchdog waits longer than ours, so that ours, which brakes gently, comes first.
 SERVO_WATCHDOG_SHARE = 1.5
-# How far outside its limits a joint may be found: a little past them is an arm that lies on its stops, more
-# is a wrong calibration.
-CONNECT_TOLERANCE_RAD = 0.2
 # A stop is written again with every reading for so long: nothing acknowledges a sync write.
 REPEAT_STOP_S = 0.3
-CONNECT_READS, STILL_TICKS = 10, 10
 # Servos that are not to be written to after their fault: one is gone, the other has forgotten its limits.
 LEFT_ALONE = ("servo_lost", "servo_reset")
 LOG = logging.getLogger(__name__)
@@ -51,7 +48,7 @@ class Snapshot:
 
 
 class ServoArm:
-    def __init__(self, config: ArmConfig, port: str = "") -> None:
+    def __init__(self, config: ArmConfig, port: str = "", core: int = ANY_CORE) -> None:
         self.config = config
         self.port = port or config.port
         self._servos = {servo.id: servo for servo in config.servos}
@@ -59,8 +56,7 @@ class ServoArm:
         self._bus: ServoBus = make_bus(config.bus, {servo.id: servo.model for servo in config.servos})
         self._bus_lock = threading.RLock()
         self._servo_watchdog_s = SERVO_WATCHDOG_SHARE * config.command_timeout_s
-        self._ending = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = ControlLoop("arm", config.rate_hz, self._step, core)
         self._reset()
 
     def _reset(self) -> None:
@@ -90,19 +86,19 @@ class ServoArm:
 
         Nothing moves. On an arm that is connected this starts anew, and so recovers from a fault.
         """
-        self._end_thread()
+        self._loop.stop()
         self._bus.close()
         self._reset()
         self._bus.open(self.port, self.config.baud)
         try:
-            self._check_servos()
-            self._take_hold()
+            check_servos(self._bus, self.config, self.port)
+            self._goals = take_hold(self._bus, self.config, self._servo_watchdog_s)
+            began_s = time.monotonic()
+            self._accept(agreed_readings(self._bus, self.config.ids), began_s)
         except ArmError:
             self._bus.close()
             raise
-        self._ending.clear()
-        self._thread = threading.Thread(target=self._run, name="servo-arm", daemon=True)
-        self._thread.start()
+        self._loop.start()
 
     def state(self) -> JointState:
         """The newest reading, never one older than `max_silence_s`. Raises `ArmError`."""
@@ -138,16 +134,23 @@ class ServoArm:
     def stop(self) -> None:
         """Brake within the acceleration limits and hold. An arm that is not connected stays as it is."""
         with self._bus_lock:
-            if self._thread is not None and self._fault is None:
+            if self._loop.running and self._fault is None:
                 self._brake()
 
     def disconnect(self) -> None:
-        if self._thread is None:
+        self._disconnect(self.config.on_disconnect == "torque_off")
+
+    def let_go(self) -> None:
+        """Disconnect with the torque off, whatever the arm file says: for an arm that someone holds."""
+        self._disconnect(torque_off=True)
+
+    def _disconnect(self, torque_off: bool) -> None:
+        if not self._loop.running:
             return
         self.stop()
-        self._end_thread()
+        self._loop.stop()
         try:
-            if self._fault is None and self.config.on_disconnect == "torque_off":
+            if self._fault is None and torque_off:
                 self._bus.torque_off(self.config.ids)
             if self._fault is None:
                 self._bus.set_watchdog(self.config.ids, 0.0)
@@ -169,87 +172,20 @@ class ServoArm:
                 )
         return values
 
-    # Connecting
-
-    def _check_servos(self) -> None:
-        for servo in self.config.servos:
-            try:
-                model = self._bus.model_of(servo.id)
-            except BusError as error:
-                raise ArmError(
-                    f"{servo.label} does not answer on {self.port} at {self.config.baud} baud ({error}): "
-                    "check its cable, the power supply and its id: "
-                    f"`jepa-arm scan --bus {self.config.bus} --port {self.port}`"
-                ) from error
-            expected = self._bus.model_numbers()[servo.model]
-            if model != expected:
-                raise ArmError(
-                    f"{servo.label} says it is model {model}, not {servo.model} ({expected}): "
-                    "correct its model in the arm file"
-                )
-            self._bus.prepare(servo.id)
-
-    def _take_hold(self) -> None:
-        readings = self._agreed_readings()
-        for servo in self.config.servos:
-            reading = readings[servo.id]
-            position = servo.position(reading.ticks)
-            outside = max(servo.lower - position, position - servo.upper)
-            if outside > CONNECT_TOLERANCE_RAD:
-                raise ArmError(
-                    f"{servo.label} is measured at {position:.2f} rad, outside {servo.lower:g} to "
-                    f"{servo.upper:g}: move it inside by hand, or run `jepa-arm calibrate arm`"
-                )
-            if reading.alarms:
-                raise ArmError(
-                    str(Fault(_fault_kind(reading.alarms), servo.id, servo.joint, "found at connect"))
-                )
-        self._bus.set_watchdog(self.config.ids, 0.0)
-        here = {
-            servo.id: goal_at(servo, readings[servo.id].ticks, servo.velocity) for servo in self.config.servos
-        }
-        self._write(here)
-        self._bus.torque_on(self.config.ids)
-        self._write(
-            here
-        )  # where torque takes a goal of its own, and for what the first write may have missed
-        self._bus.set_watchdog(self.config.ids, self._servo_watchdog_s)
-        began_s = time.monotonic()
-        self._accept(self._agreed_readings(), began_s)
-
-    def _agreed_readings(self) -> dict[int, Reading]:
-        """Readings whose positions the ones before agree with: nothing else says that they can be true."""
-        before: dict[int, Reading] = {}
-        for attempt in range(CONNECT_READS):
-            try:
-                readings = self._bus.read(self.config.ids)
-            except BusError:
-                if attempt == CONNECT_READS - 1:
-                    raise
-                continue
-            if before and all(abs(readings[i].ticks - before[i].ticks) <= STILL_TICKS for i in readings):
-                return readings
-            before = readings
-        raise ArmError(
-            "the servos' positions change from reading to reading: hold the arm still, then connect"
-        )
+    def timing(self) -> LoopTiming | None:
+        """How well the thread keeps its time; None before it has run."""
+        return self._loop.timing()
 
     # The thread
 
-    def _run(self) -> None:
-        if not come_first():
-            LOG.info("no real-time priority for the arm's thread: a busy machine may stop the arm")
-        period_s = 1.0 / self.config.rate_hz
-        due_s = time.monotonic()
-        while not self._ending.is_set():
-            with self._bus_lock:
-                try:
-                    self._cycle()
-                except Exception as error:  # whatever it is, the arm must not go on without its watchdog
-                    LOG.exception("in the arm's thread")
-                    self._fail(Fault("driver", 0, "", repr(error)))
-            due_s = max(due_s + period_s, time.monotonic() - period_s)
-            self._ending.wait(max(due_s - time.monotonic(), 0.0))
+    def _step(self, late_s: float) -> None:
+        """However late it is, `_cycle` looks at what that means for the arm."""
+        with self._bus_lock:
+            try:
+                self._cycle()
+            except Exception as error:  # whatever it is, the arm must not go on without its watchdog
+                LOG.exception("in the arm's thread")
+                self._fail(Fault("driver", 0, "", repr(error)))
 
     def _cycle(self) -> None:
         if self._fault is not None:
@@ -379,7 +315,7 @@ class ServoArm:
     # How
 
     def _fresh(self) -> Snapshot:
-        if self._thread is None:
+        if not self._loop.running:
             raise ArmError("the arm is not connected")
         if self._fault is not None:
             raise ArmError(f"the arm is stopped: {self._fault}")
@@ -408,13 +344,3 @@ class ServoArm:
     def _write(self, goals: dict[int, Goal]) -> None:
         self._bus.write_goals(goals)
         self._goals.update(goals)
-
-    def _end_thread(self) -> None:
-        self._ending.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-
-def _fault_kind(alarms: tuple[str, ...]) -> str:
-    return alarms[0]

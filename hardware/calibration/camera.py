@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", default="panda", help="robot file: a name or a path (default: panda)")
     parser.add_argument("--views", type=Path, metavar="FOLDER", help=f"default: {VIEWS_DIR}/ROBOT")
     parser.add_argument("--camera", help="take views with this camera, as `jepa-arm cameras` names it")
-    parser.add_argument("--arm", help="the arm that carries the board: module:callable")
+    parser.add_argument(
+        "--arm", help="the arm that carries the board: feetech, dynamixel, an arm file or module:callable"
+    )
+    parser.add_argument("--port", help="serial port of the arm's servos (default: the arm file's)")
     parser.add_argument("--board", default="7x5", metavar="COLUMNSxROWS", help="squares (default: 7x5)")
     parser.add_argument("--square-mm", type=float, default=25.0, help="side of a square (default: 25)")
     parser.add_argument("--marker-mm", type=float, default=18.0, help="side of a marker (default: 18)")
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.camera is not None:
         if args.arm is None:
             raise CalibrationError("--camera takes views, for which the joints must be known: add --arm")
-        capture(folder, source_of(args, robot), make_arm(args.arm), board, input, print)
+        capture(folder, source_of(args, robot), make_arm(args.arm, robot, args.port), board, input, print)
     lens, solved = calibrate(folder, board, robot)
     if args.dry_run:
         return 0
@@ -218,11 +221,15 @@ def source_of(args: argparse.Namespace, robot: Robot) -> CameraSource:
     return camera_source(args.camera or "", robot.camera.rate_hz, robot.camera.frame_id)
 
 
-def make_arm(text: str) -> Arm:
+def make_arm(text: str, robot: Robot, port: str | None) -> Arm:
     import importlib
 
+    from hardware.arm.config import arm_config_for
+    from hardware.arm.servo_arm import ServoArm
     from hardware.errors import CalibrationError
 
+    if ":" not in text:
+        return ServoArm(arm_config_for(text, robot), port or "")
     module, _, name = text.partition(":")
     try:
         return getattr(importlib.import_module(module), name)()

@@ -1,4 +1,7 @@
-"""Taking the views with someone at the arm: move, hold still, Enter; again from another side."""
+"""Taking the views with someone at the arm: move, hold still, Enter; again from another side.
+
+An arm that can be led by hand is limp in between and afterwards, and holds itself still for each view.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware.arm.contract import Arm, JointState
+from hardware.arm.contract import Arm, JointState, LedByHand
 from hardware.calibration.board import Board, Corners
 from hardware.calibration.views import SCENE, add_view, write_picture
 from hardware.camera.contract import NoNewFrame
 from hardware.camera.health import StreamConfig
 from hardware.camera.reader import CameraReader
 from hardware.camera.source import CameraSource
-from hardware.errors import CalibrationError
+from hardware.errors import ArmError, CalibrationError
 
 GOOD_NUMBER = 15
 PATIENCE_S = 3.0
@@ -67,7 +70,14 @@ def _take_views(folder: Path, reader: CameraReader, arm: Arm, board: Board, ask:
     )
     tell("forwards, sideways and around. Hold the tool still while one is taken.")
     taken = 0
-    while _ask(ask, "Enter takes a view, d is done: ") != "d":
+    while True:
+        if isinstance(arm, LedByHand):
+            _ask(ask, "The arm goes limp: hold it, then press Enter. ")
+            arm.let_go()
+        if _ask(ask, "Enter takes a view, d is done: ") == "d":
+            return
+        if isinstance(arm, LedByHand) and not _holds(arm, tell):
+            continue
         before = arm.state()
         image = picture(reader)
         after = arm.state()
@@ -81,6 +91,15 @@ def _take_views(folder: Path, reader: CameraReader, arm: Arm, board: Board, ask:
         taken += 1
         name = add_view(folder, image, dict(zip(after.names, map(float, after.positions))))
         tell(f"view {taken}, {name}: {_in_words(corners, image)}")
+
+
+def _holds(arm: Arm, tell: Tell) -> bool:
+    try:
+        arm.connect()
+    except ArmError as error:
+        tell(f"{error}; take it again")
+        return False
+    return True
 
 
 def _in_words(corners: Corners, image: NDArray[np.uint8]) -> str:

@@ -31,6 +31,7 @@ What leads to what (`Reason`):
 | STATE_STALE: joint states stop, or repeat          |         | stops until reset                        |
 | TRACKING: measured joints far from their setpoints |         | stops until reset                        |
 | OPERATOR_STOP: `stop()`                            |         | stops until reset                        |
+| DEADLINE_MISSED: its caller ticked it too late     |         | stops until reset                        |
 | E_STOP: an emergency stop is pressed               |         | stops until released and reset           |
 | NEAR_COLLISION: comes near itself or a box         |         | slows down; rests at the margin          |
 | NEAR_SINGULARITY: joints fold up or stretch out    |         | slows down; rests, unless it goes back   |

@@ -56,6 +56,7 @@ class Reason(str, Enum):
     COMMAND_RATE = "command_rate", "commands come faster than any planner decides"
     SECOND_SOURCE = "second_source", "two sources command one arm"
     TRACKING = "tracking", "the arm does not follow its setpoints; it may be blocked"
+    DEADLINE_MISSED = "deadline_missed", "the gate was held up for too long while the arm moved"
     SURPRISE = "surprise", "the world does not behave as its model expects; look what has changed"
     UNKNOWN_CAUTION = "unknown_caution", "the level of caution is none of calm, slow, hold, stop"
     OPERATOR_STOP = "operator_stop", "stopped by the operator"

@@ -30,6 +30,7 @@ class LoneGate:
         "max_image_age_s": 5.0,
         "state_timeout_s": 1.0,
         "max_command_rate_hz": 10000.0,
+        "max_late_s": 5.0,
     }
 
     def __init__(self, peer: Peer) -> None:
@@ -63,10 +64,13 @@ class LoneGate:
     def plan(self, caution: int) -> None:
         """Say how cautious to be, and turn the last joint on, which moves no tool."""
         self.plans.publish(PlanStatus(caution=caution))
+        self.commands.publish(self.command())
+
+    def command(self) -> JointTrajectory:
         turn = 0.3 * np.eye(len(self.q))[-1]
         away = -1.0 if self.q[-1] > 0 else 1.0
         command = JointCommand(self.robot.joint_names, self.q + away * turn, 0.3 * turn, 0.9, now_ns())
-        self.commands.publish(command_message(command, "peer"))
+        return command_message(command, "peer")
 
     def plan_until(self, caution: int, done: Callable[[], bool]) -> bool:
         def planned() -> bool:

@@ -86,6 +86,15 @@ def test_a_second_commander_of_the_same_name_stops_the_arm(operator: Operator) -
         assert operator.stops_for("second_source", meanwhile=commander.hold)
 
 
+def test_arm_rests_within_200_ms_when_the_gate_is_flooded(operator: Operator) -> None:
+    operator.pursue_until_moving()
+    with Commander(operator, "planner") as commander:
+        fault_ns = now_ns()
+        commander.flood(2000)
+        assert operator.seconds_until_rest(fault_ns) <= MOST_S
+    assert operator.safety is not None and operator.safety.reason in ("command_rate", "second_source")
+
+
 def test_a_second_graph_in_the_same_domain_is_refused(running_graph: Graph, up: StartUp) -> None:
     one = up("--domain-id", str(running_graph.domain_id))
     assert one.wait_for_end(STARTS_WITHIN_S) == 2
@@ -112,7 +121,16 @@ class Commander:
     def __exit__(self, *_: object) -> None:
         self.node.destroy_node()
 
+    def flood(self, count: int) -> None:
+        """As fast as this process can send them."""
+        message = self.held()
+        for _ in range(count):
+            self.publisher.publish(message)
+
     def hold(self) -> None:
+        self.publisher.publish(self.held())
+
+    def held(self) -> JointTrajectory:
         robot = load_robot("panda")
         command = JointCommand(robot.joint_names, robot.home, np.zeros(len(robot.joints)), 0.1, now_ns())
-        self.publisher.publish(command_message(command, source=self.node.get_name()))
+        return command_message(command, source=self.node.get_name())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,11 +89,32 @@ def test_a_flooded_gate_brings_the_arm_to_rest_within_200_ms(
     assert peer.spin_until(lambda: gate.moved > 1e-4)
     planner.cancel()
     began_at = time.monotonic()
+    flood = gate.command()  # made once: the arm of this test follows nothing while it sends them
     for _ in range(1000):
-        gate.plan(SafetyStatus.CALM)
+        gate.commands.publish(flood)
     assert peer.spin_until(lambda: gate.status.state == SafetyStatus.STOPPED)
     assert gate.status.reason == "command_rate"
     assert gate.moved_at - began_at <= MOST_S
+
+
+def test_a_gate_that_was_held_up_while_the_arm_moved_stops_it_until_reset(
+    peer: Peer,
+    start_node: Callable[..., subprocess.Popen[str]],
+    activate: Callable[..., str],
+    own_domain: int,
+) -> None:
+    gate = LoneGate(peer)
+    process = start_node("gate_node", own_domain, **LoneGate.PATIENCE | {"max_late_s": 0.1})
+    assert activate("gate", own_domain) == "active"
+    assert gate.plan_until(SafetyStatus.CALM, lambda: gate.moved > 1e-4)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.15)  # the fault itself
+    process.send_signal(signal.SIGCONT)
+    assert peer.spin_until(lambda: gate.status.state == SafetyStatus.STOPPED)
+    assert gate.status.reason == "deadline_missed"
+    assert "held up for" in gate.status.text and "at most 100 ms" in gate.status.text
+    assert reset(peer).success
+    assert gate.plan_until(SafetyStatus.CALM, lambda: gate.moved > 1e-4)
 
 
 def test_one_command_stops_the_arm_from_any_terminal_and_lets_it_go_on(

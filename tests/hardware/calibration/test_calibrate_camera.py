@@ -8,20 +8,24 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 
 import cli
+from hardware.arm.config import load_arm_config
 from hardware.arm.contract import JointCommand, JointState
+from hardware.arm.emulator.process import FakeArm
 from hardware.calibration import capture as capturing
 from hardware.calibration import robot_file
+from hardware.calibration.camera import make_arm
 from hardware.calibration.pose import Pose
 from hardware.calibration.views import SCENE, add_view, read_picture
 from hardware.camera.contract import Frame
 from hardware.camera.source import CameraSource
-from hardware.errors import CalibrationError, RobotError
+from hardware.errors import ArmError, CalibrationError, RobotError
 from hardware.kinematics import Kinematics
 from hardware.robot import ROBOTS_DIR, load_robot
 
@@ -323,6 +327,42 @@ def test_a_terminal_that_closes_keeps_the_views_taken_so_far(taken, tmp_path):
         capturing.capture(tmp_path / "new", source, arm, BOARD, ask, lambda line: None)
     assert list(json.loads((tmp_path / "new" / "views.json").read_text())) == ["000.png"]
     assert not arm.connected
+
+
+def test_a_servo_arm_by_name_is_led_by_hand_and_holds_itself_for_each_view(taken, tmp_path):
+    robot = load_robot("so101")
+    home = {joint.name: joint.home for joint in robot.joints}
+    camera = Pointed()
+    camera.image = read_picture(taken / "000.png")
+    held: list[bool] = []
+    with FakeArm(load_arm_config("so101-feetech"), home) as port:
+        board = mock.Mock(wraps=BOARD)
+        board.find.side_effect = lambda image: held.append(all(port.torques().values())) or mock.DEFAULT
+
+        def lead() -> str:
+            assert limp(port), "it cannot be led"
+            port.turn(1, 2048 + 300)
+            return ""
+
+        steps = [lambda: "", lambda: "", lambda: "", lead, lambda: "", lambda: "d", lambda: "s"]
+        arm = make_arm("feetech", robot, port.path)
+        source = CameraSource("camera", lambda: camera, None, live=True)
+        capturing.capture(tmp_path / "new", source, arm, board, lambda question: steps.pop(0)(), print)
+        assert limp(port), "limp at the end, as it was said"
+    views = json.loads((tmp_path / "new" / "views.json").read_text())
+    assert views["000.png"]["shoulder_pan"] == pytest.approx(0.0, abs=0.003)
+    assert views["001.png"]["shoulder_pan"] == pytest.approx(300 * 2 * np.pi / 4096, abs=0.003)
+    assert held == [True, True], "it was not held while a view was taken"
+    with pytest.raises(ArmError, match="no arm file for robot 'so101' on bus dynamixel"):
+        make_arm("dynamixel", robot, None)
+
+
+def limp(port: FakeArm) -> bool:
+    """Whether all servos are, once they have taken what was just written to them."""
+    give_up_s = time.monotonic() + 10.0
+    while any(port.torques().values()) and time.monotonic() < give_up_s:
+        time.sleep(0.001)
+    return not any(port.torques().values())
 
 
 def play(folder: Path, image: np.ndarray) -> str:

@@ -54,6 +54,16 @@ def running_domains() -> list[int]:
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
+def domains_to_ask(number: int | None) -> list[int]:
+    """The domain `number`, or those of every graph here, or that of ROS_DOMAIN_ID. Raises `GraphError`."""
+    domains = [number] if number is not None else running_domains()
+    if not domains and os.environ.get("ROS_DOMAIN_ID", "").isdigit():
+        domains = [int(os.environ["ROS_DOMAIN_ID"])]
+    if not domains:
+        raise GraphError("no jepa-arm graph runs on this machine; name its ROS domain with --domain-id")
+    return domains
+
+
 def _free_domain() -> Domain:
     start = os.getpid() % LAST_SAFE_DOMAIN
     for i in range(LAST_SAFE_DOMAIN):

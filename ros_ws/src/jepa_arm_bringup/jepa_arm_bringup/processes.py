@@ -35,6 +35,7 @@ SETTINGS: dict[str, Setting] = {
         "", "the real camera, as `jepa-arm cameras` names it: realsense, uvc:DEVICE, file:PATH"
     ),
     "arm": Setting("", "the real arm: feetech, dynamixel, an arm file, or module:callable"),
+    "core": Setting(-1, "processor core for the control loops of gate and arm; -1: any"),
     "port": Setting("", "serial port of the real arm's servos; empty: the arm file's"),
 }
 
@@ -80,7 +81,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="arm_node",
         restart="never",
-        parameters={"arm": "arm", "robot": "robot", "port": "port"},
+        parameters={"arm": "arm", "robot": "robot", "port": "port", "core": "core"},
         world="real",
     ),
     # It has nothing to remember: it looks anew at who commands.
@@ -119,7 +120,7 @@ PROCESSES = (
         package="jepa_arm_ros",
         executable="gate_node",
         restart="never",
-        parameters={"robot": "robot"},
+        parameters={"robot": "robot", "core": "core"},
     ),
 )
 

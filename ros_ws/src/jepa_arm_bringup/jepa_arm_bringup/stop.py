@@ -6,8 +6,6 @@ import argparse
 import os
 import time
 
-from jepa_arm_bringup.errors import GraphError
-
 EXAMPLE = "jepa-arm stop"
 ANSWERS_WITHIN_S = 3.0
 
@@ -20,14 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jepa_arm_bringup.domain import running_domains
+    from jepa_arm_bringup.domain import domains_to_ask
     from jepa_arm_bringup.environment import enter_ros_environment
 
-    domains = [args.domain_id] if args.domain_id is not None else running_domains()
-    if not domains and os.environ.get("ROS_DOMAIN_ID", "").isdigit():
-        domains = [int(os.environ["ROS_DOMAIN_ID"])]
-    if not domains:
-        raise GraphError("no jepa-arm graph runs on this machine; name its ROS domain with --domain-id")
+    domains = domains_to_ask(args.domain_id)
     enter_ros_environment()
     service = "safety/reset" if args.reset else "safety/stop"
     answers = {domain: call(service, domain) for domain in domains}

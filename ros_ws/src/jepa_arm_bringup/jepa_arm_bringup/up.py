@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="arm and gate, no camera and no planner: for a robot without a bundle",
     )
+    parser.add_argument(
+        "--core", type=int, help="processor core for the control loops of gate and arm (default: any)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene and of the planner")
     parser.add_argument(
         "--camera",
@@ -60,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     from jepa_arm_bringup.graph import Graph
 
     settings = arm_settings(args) if args.arm_only else graph_settings(args)
+    if args.core is not None:
+        check_core(args.core)
+        settings = {**settings, "core": args.core}
     graph = Graph(
         settings,
         domain_id=args.domain_id,
@@ -110,6 +117,12 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
         "camera": args.camera or "",
         **(arm_settings(args, robot_file) if args.arm else {}),
     }
+
+
+def check_core(core: int) -> None:
+    """Raises GraphError before anything is started."""
+    if core not in os.sched_getaffinity(0):
+        raise GraphError(f"--core {core}: this machine lets us run on {sorted(os.sched_getaffinity(0))}")
 
 
 def world_of(arm: str | None) -> World:

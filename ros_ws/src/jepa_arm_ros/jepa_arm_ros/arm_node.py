@@ -22,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 from hardware.arm.config import arm_config_for
 from hardware.arm.contract import Arm, Diagnosed, JointCommand
 from hardware.arm.servo_arm import ServoArm
+from hardware.control_loop import ANY_CORE, Timed
 from hardware.robot import load_robot
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
@@ -39,6 +40,9 @@ class ArmParameters:
     )
     robot: str = parameter("panda", "robot file whose joints the servos move: a name or a path")
     port: str = parameter("", "serial port of the servos; empty: the arm file's")
+    core: int = parameter(
+        ANY_CORE, "processor core the servos' loop stays on; -1: any", low=ANY_CORE, high=4095
+    )
     rate_hz: float = parameter(100.0, "joint states a second [Hz]", low=10.0, high=1000.0)
     setpoint_timeout_s: float = parameter(
         0.1, "without setpoints for this long the arm is stopped [s]", low=0.02, high=5.0
@@ -52,6 +56,7 @@ class ArmNode(LifecycleNode):
         self.make_arm = self.arm_maker()
         self.health = Health(self)
         self.health.also_report(self.report)
+        self.health.also_report_loop(lambda: self.arm.timing() if isinstance(self.arm, Timed) else None)
         self.arm: Arm | None = None
 
     def arm_maker(self) -> Callable[[], Arm]:
@@ -60,7 +65,7 @@ class ArmNode(LifecycleNode):
         if not arm or ":" in arm:
             return import_factory(self, "arm", arm)
         config = arm_config_for(arm, load_robot(self.parameters.robot))
-        return lambda: ServoArm(config, port)
+        return lambda: ServoArm(config, port, self.parameters.core)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         arm = self.make_arm()
@@ -142,7 +147,7 @@ class ArmNode(LifecycleNode):
 
 
 def main() -> None:
-    exit_with(ArmNode)
+    exit_with(ArmNode, urgent=True)
 
 
 if __name__ == "__main__":

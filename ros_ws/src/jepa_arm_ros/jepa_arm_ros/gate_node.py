@@ -1,7 +1,11 @@
-"""Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this only ticks it."""
+"""Command + joint states → safe setpoints. The gate lives in `hardware.safety`; this only ticks it.
+
+It ticks on a thread of its own, whose deadlines do not wait for messages; a lock lets in one at a time.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -12,10 +16,12 @@ from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from hardware.control_loop import ANY_CORE, ControlLoop
 from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
 from hardware.safety.gate import STOP_STATES, GateConfig, SafetyGate
 from hardware.safety.status import Caution, Reason, SafetyState
+from hardware.safety.status import SafetyStatus as GateStatus
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import MessageError
 from jepa_arm_ros.health import Health
@@ -26,6 +32,8 @@ from jepa_arm_ros.running import exit_with
 COMMAND_TOPIC = "planner/command"
 SETPOINT_TOPIC = "joint_trajectory_controller/joint_trajectory"
 DEFAULT = GateConfig()
+# How often it is looked whether the ticks go on: a bug in one ends the node, and the driver stops the arm.
+CHECK_PERIOD_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class GateParameters:
     e_stop: str = parameter(
         "", "what makes an EStop: module:callable, called without arguments; the gate asks it at every tick"
     )
+    max_late_s: float = parameter(
+        0.1, "a tick later than this while the arm moves is a fault [s]", low=0.01, high=5.0
+    )
+    core: int = parameter(ANY_CORE, "processor core the ticks stay on; -1: any", low=ANY_CORE, high=4095)
     max_tracking_error: float = parameter(
         DEFAULT.max_tracking_error, "joints may be this far from their setpoints [rad]", low=0.01, high=3.0
     )
@@ -72,11 +84,14 @@ class GateNode(LifecycleNode):
             state_timeout_s=parameters.state_timeout_s,
             max_tracking_error=parameters.max_tracking_error,
         )
-        self.period_s = 1.0 / parameters.rate_hz
+        self.period_s, self.max_late_s = 1.0 / parameters.rate_hz, parameters.max_late_s
+        self.loop = ControlLoop("gate", parameters.rate_hz, self.on_tick, parameters.core)
+        self.lock = threading.Lock()
         e_stops = [import_factory(self, "e_stop", parameters.e_stop)()] if parameters.e_stop else []
         self.gate = SafetyGate(robot, Kinematics(robot), config, e_stops=e_stops)
         self.health = Health(self)
-        self.health.also_report(self.report)
+        self.health.also_report(lambda: counters(self.status()))
+        self.health.also_report_loop(self.loop.timing)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.announced: tuple[SafetyState, Reason, Caution] | None = None
@@ -94,43 +109,55 @@ class GateNode(LifecycleNode):
         self.create_subscription(Bool, "safety/e_stop", on_e_stop, qos.E_STOP)
         self.create_service(Trigger, "safety/stop", self.on_stop)
         self.create_service(Trigger, "safety/reset", self.on_reset)
-        self.timer = self.create_timer(self.period_s, self.on_tick, autostart=False)
+        self.create_timer(CHECK_PERIOD_S, self.loop.check)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.timer.reset()
+        self.loop.start()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.timer.cancel()
-        self.gate.stop(time.monotonic(), text="the gate was deactivated")
+        self.loop.stop()
+        self.stop(text="the gate was deactivated")
         return super().on_deactivate(state)
 
     def on_joint_state(self, message: JointState) -> None:
         try:
-            self.gate.observe(joint_state_from(message), time.monotonic())
+            joints = joint_state_from(message)
         except MessageError as error:
-            self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=1.0)
+            return self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=1.0)
+        with self.lock:
+            self.gate.observe(joints, time.monotonic())
 
     def on_command(self, message: JointTrajectory) -> None:
-        now_s = time.monotonic()
-        stopped = self.gate.status.state in STOP_STATES  # in which even a flood costs little
+        stopped = self.status().state in STOP_STATES  # in which even a flood costs little
         if not stopped and (commanders := self.second_commanders()):
-            return self.gate.stop(now_s, Reason.SECOND_SOURCE, f"nodes {commanders} all command the arm")
+            return self.stop(Reason.SECOND_SOURCE, f"nodes {commanders} all command the arm")
         try:
             command = command_from(message)
         except MessageError as error:
-            return self.gate.stop(now_s, Reason.MALFORMED, str(error))
+            return self.stop(Reason.MALFORMED, str(error))
         image_age_s = self.health.age_s(message.header.stamp)
-        verdict = self.gate.submit(command, now_s, image_age_s, source=message.header.frame_id)
+        with self.lock:
+            verdict = self.gate.submit(command, time.monotonic(), image_age_s, message.header.frame_id)
         if not verdict.accepted:
             self.get_logger().warning(f"command refused: {verdict.text}", throttle_duration_sec=1.0)
 
     def on_e_stop(self, message: Bool) -> None:
-        self.gate.e_stop(message.data, time.monotonic())
+        with self.lock:
+            self.gate.e_stop(message.data, time.monotonic())
 
     def on_plan(self, message: PlanStatus) -> None:
-        self.gate.caution(message.caution, time.monotonic())
+        with self.lock:
+            self.gate.caution(message.caution, time.monotonic())
+
+    def stop(self, reason: Reason = Reason.OPERATOR_STOP, text: str = "") -> None:
+        with self.lock:
+            self.gate.stop(time.monotonic(), reason, text)
+
+    def status(self) -> GateStatus:
+        with self.lock:
+            return self.gate.status
 
     def second_commanders(self) -> str:
         """The nodes that publish commands, if they are several.
@@ -142,8 +169,14 @@ class GateNode(LifecycleNode):
         nodes = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in publishers}
         return ", ".join(sorted(nodes)) if len(nodes) > 1 else ""
 
-    def on_tick(self) -> None:
-        setpoint = self.gate.tick(time.monotonic())
+    def on_tick(self, late_s: float) -> None:
+        with self.lock:
+            now_s = time.monotonic()
+            if late_s > self.max_late_s and self.gate.status.state is SafetyState.ACTIVE:
+                late_ms, most_ms = 1e3 * late_s, 1e3 * self.max_late_s
+                text = f"the gate was held up for {late_ms:.0f} ms, at most {most_ms:g} ms are allowed"
+                self.gate.stop(now_s, Reason.DEADLINE_MISSED, text)
+            setpoint, status = self.gate.tick(now_s), self.gate.status
         if setpoint is not None:
             if setpoint.stamp_ns != self.followed_stamp_ns:
                 self.followed_stamp_ns = setpoint.stamp_ns
@@ -151,51 +184,53 @@ class GateNode(LifecycleNode):
             self.setpoint_publisher.publish(
                 setpoint_message(setpoint.names, setpoint.positions, self.period_s)
             )
-        status = self.gate.status
         if (status.state, status.reason, status.caution) != self.announced:
             self.announced = status.state, status.reason, status.caution
-            self.publish_status()
+            self.announce(status)
 
     def on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.gate.stop(time.monotonic())
-        response.success, response.message = True, self.gate.status.text
+        self.stop()
+        response.success, response.message = True, self.status().text
         return response
 
     def on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        verdict = self.gate.reset(time.monotonic())
+        with self.lock:
+            verdict = self.gate.reset(time.monotonic())
         response.success, response.message = verdict.accepted, verdict.text
         return response
 
-    def publish_status(self) -> None:
-        status = self.gate.status
+    def announce(self, status: GateStatus) -> None:
         message = SafetyStatus(header=header(self.get_clock().now().nanoseconds))
         message.state, message.caution = int(status.state), int(status.caution)
         message.speed_share = status.speed_share
         message.reason = "" if status.reason is Reason.NONE else status.reason.value
         message.text = status.text
-        counters = self.report()
-        message.counter_names = list(counters)
-        message.counter_values = list(counters.values())
+        counts = counters(status)
+        message.counter_names, message.counter_values = list(counts), list(counts.values())
         self.status_publisher.publish(message)
         if message.reason:
             self.get_logger().warning(f"{status.state.name.lower()}: {status.text}")
 
-    def report(self) -> dict[str, int]:
-        status = self.gate.status
-        return {
-            "accepted": status.commands_accepted,
-            "refused": status.commands_refused,
-            "pauses": status.pauses,
-            "states_ignored": status.states_ignored,
-            "stops": status.stops,
-            "slows": status.slows,
-            "holds": status.holds,
-            **{reason.value: count for reason, count in status.counts.items()},
-        }
+    def destroy_node(self) -> None:
+        self.loop.stop()
+        super().destroy_node()
+
+
+def counters(status: GateStatus) -> dict[str, int]:
+    return {
+        "accepted": status.commands_accepted,
+        "refused": status.commands_refused,
+        "pauses": status.pauses,
+        "states_ignored": status.states_ignored,
+        "stops": status.stops,
+        "slows": status.slows,
+        "holds": status.holds,
+        **{reason.value: count for reason, count in status.counts.items()},
+    }
 
 
 def main() -> None:
-    exit_with(GateNode)
+    exit_with(GateNode, urgent=True)
 
 
 if __name__ == "__main__":

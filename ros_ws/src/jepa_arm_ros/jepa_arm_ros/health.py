@@ -15,9 +15,13 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from hardware.control_loop import LoopTiming
 from jepa_arm_ros.messages import NANOSECONDS, stamp_ns
 
 REPORT_PERIOD_S = 1.0
+LOOP = "loop"
+# Above this the steps of a loop at 100 Hz come at odd times.
+MOST_JITTER_MS = 5.0
 
 
 @dataclass
@@ -38,6 +42,7 @@ class Health:
         self._node = node
         self._streams: dict[str, Stream] = {}
         self._extra: Callable[[], dict[str, Any]] = dict
+        self._timing: Callable[[], LoopTiming | None] = lambda: None
         self._statuses: list[Callable[[], DiagnosticStatus]] = []
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._reported_at = time.monotonic()
@@ -79,6 +84,10 @@ class Health:
         """Call `make` for a status of its own in every report; its name is given the node's in front."""
         self._statuses.append(make)
 
+    def also_report_loop(self, timing: Callable[[], LoopTiming | None]) -> None:
+        """Call `timing` for how well the node's control loop keeps its time, once it runs."""
+        self._timing = timing
+
     def age_s(self, stamp: Any) -> float:
         """How long ago `stamp` was, on the node's clock."""
         return (self._node.get_clock().now().nanoseconds - stamp_ns(stamp)) / NANOSECONDS
@@ -94,6 +103,8 @@ class Health:
             status = make()
             status.name = f"{name}: {status.name}"
             array.status.append(status)
+        if (timing := self._timing()) is not None:
+            array.status.append(_loop_status(f"{name}: {LOOP}", timing))
         extra = {key: str(value) for key, value in self._extra().items()}
         if extra:
             values = [KeyValue(key=key, value=value) for key, value in extra.items()]
@@ -117,6 +128,23 @@ def _stream_status(name: str, stream: Stream, elapsed_s: float) -> DiagnosticSta
         "rate_hz": f"{count / elapsed_s:.1f}",
         "age_ms_mean": f"{sum(ages) / len(ages):.1f}" if ages else "",
         "age_ms_max": f"{max(ages):.1f}" if ages else "",
+    }
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return status
+
+
+def _loop_status(name: str, timing: LoopTiming) -> DiagnosticStatus:
+    """Of the last ten seconds; what was missed, since the start."""
+    late = timing.p99_ms > MOST_JITTER_MS
+    status = DiagnosticStatus(name=name, message=str(timing))
+    status.level = DiagnosticStatus.WARN if late else DiagnosticStatus.OK
+    values = {
+        "rate_hz": f"{timing.rate_hz:g}",
+        "late_ms_p50": f"{timing.p50_ms:.3f}",
+        "late_ms_p99": f"{timing.p99_ms:.3f}",
+        "late_ms_max": f"{timing.max_ms:.3f}",
+        "missed": str(timing.missed),
+        "real_time": str(timing.real_time).lower(),
     }
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
     return status

@@ -1,0 +1,237 @@
+"""`jepa-arm up` on real devices, as a user types it: a camera's file, emulated servos, a bundle for that arm.
+
+For ros2_control the simulator stands in: it takes and gives the controllers' topics.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from jepa_arm_bringup.graph import node_environment
+from jepa_arm_interfaces.action import PursueGoal
+from jepa_arm_interfaces.msg import PlanStatus, SafetyStatus
+from jepa_arm_ros import qos
+from jepa_arm_ros.messages import image_message
+from rclpy.action import ActionClient
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+import cli
+from hardware.arm.config import ARMS_DIR, arm_config_for
+from hardware.arm.emulator.process import FakeArm
+from hardware.camera.contract import Frame
+from hardware.robot import load_robot
+
+from ..conftest import TINY_SETTINGS
+from .conftest import STARTS_WITHIN_S, Peer, now_ns
+from .up_command import ROOT, StartUp, Up
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]  # it collects, trains and exports first
+
+PICTURES, PLAYED = 40, 6000  # at 30 Hz: longer than any of these tests takes
+SETPOINTS = "joint_trajectory_controller/joint_trajectory"
+MOVED_RAD, MOVES_WITHIN_S = 0.02, 90.0
+INTERRUPTED = 130
+
+StartControllers = Callable[[int], None]
+
+
+@pytest.fixture(scope="module")
+def so101_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for the SO-101, by the commands that make one: real in all but its skill."""
+    folder = tmp_path_factory.mktemp("so101")
+    data, run, bundle, recipe = (folder / name for name in ("data", "run", "so101-push", "tiny.yaml"))
+    recipe.write_text(yaml.safe_dump(TINY_SETTINGS))
+    play = ["--task", "push", "--robot", "so101", "--episodes", "8", "--workers", "1"]
+    for command in (
+        ["collect", *play, "--out", str(data)],
+        ["train", "--data", str(data), "--out", str(run), "--config", str(recipe)],
+        ["export", "--run", str(run), "--out", str(bundle)],
+    ):
+        assert cli.main(command) == 0, command
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures in which something moves to and fro for some minutes."""
+    folder = tmp_path_factory.mktemp("film")
+    pictures = tmp_path_factory.mktemp("pictures")
+    for i in range(PICTURES):
+        picture = np.full((128, 128, 3), 90, np.uint8)
+        at = 20 + 2 * min(i, PICTURES - i)
+        picture[50:70, at : at + 20] = (30, 30, 200)
+        cv2.imwrite(str(pictures / f"{i}.png"), picture)
+    for i in range(PLAYED):
+        (folder / f"{i:05}.png").symlink_to(pictures / f"{i % PICTURES}.png")
+    return folder
+
+
+class User:
+    """Someone at a terminal beside the graph, who gives it a goal picture and watches."""
+
+    def __init__(self, graph: Up) -> None:
+        self.peer = Peer(graph.domain_id)
+        self.safety = SafetyStatus()
+        self.plans = 0
+        self.setpoints: list[JointTrajectory] = []
+        self.joints: list[JointState] = []
+        node = self.peer.node
+        node.create_subscription(SafetyStatus, "safety/status", self.on_safety, qos.STATUS)
+        node.create_subscription(PlanStatus, "planner/status", self.on_plan, qos.RECORD)
+        node.create_subscription(JointTrajectory, SETPOINTS, self.setpoints.append, qos.COMMAND)
+        node.create_subscription(JointState, "joint_states", self.joints.append, qos.JOINT_STATES)
+        self.reset = node.create_client(Trigger, "safety/reset")
+        self.action = ActionClient(node, PursueGoal, "pursue_goal")
+
+    def close(self) -> None:
+        self.peer.close()
+
+    def on_safety(self, message: SafetyStatus) -> None:
+        self.safety = message
+
+    def on_plan(self, message: PlanStatus) -> None:
+        self.plans += 1
+
+    def pursue(self, picture: Path) -> None:
+        assert self.peer.spin_until(self.action.server_is_ready), "there is no action pursue_goal"
+        image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+        goal = PursueGoal.Goal(goal_image=image_message(Frame(image, now_ns(), "camera_optical_frame")))
+        accepted = self.action.send_goal_async(goal)
+        assert self.peer.spin_until(accepted.done) and accepted.result().accepted
+
+    def pursue_until(self, picture: Path, turned_rad: Callable[[], float]) -> None:
+        """Until the arm has moved. A gate that stops it before, for surprise or a busy machine, is reset."""
+        give_up_s = time.monotonic() + MOVES_WITHIN_S
+        self.pursue(picture)
+        while turned_rad() < MOVED_RAD:
+            assert time.monotonic() < give_up_s, f"{self.plans} plans, {self.safety}"
+            self.peer.executor.spin_once(timeout_sec=0.02)
+            if self.safety.state == SafetyStatus.STOPPED:
+                answer = self.reset.call_async(Trigger.Request())
+                assert self.peer.spin_until(answer.done)
+                self.pursue(picture)
+        assert self.plans > 0 and self.setpoints
+
+
+@pytest.fixture
+def sit_down() -> Iterator[Callable[[Up], User]]:
+    users: list[User] = []
+
+    def make(graph: Up) -> User:
+        users.append(User(graph))
+        return users[-1]
+
+    yield make
+    for user in users:
+        user.close()
+
+
+@pytest.fixture
+def start_controllers(activate: Callable[[str, int], str]) -> Iterator[StartControllers]:
+    """The simulator as robot and controllers of a domain; what its camera sees goes elsewhere."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(domain_id: int) -> None:
+        command = [sys.executable, "-m", "jepa_arm_ros.sim_node", "--ros-args"]
+        for topic in ("camera/image_raw", "camera/camera_info"):
+            command += ["-r", f"{topic}:=sim/{topic}"]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=node_environment(domain_id)))
+        assert activate("sim", domain_id) == "active"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("bus", ["feetech", "dynamixel"])
+def test_a_goal_picture_moves_a_servo_arm_and_ctrl_c_leaves_it_held(
+    bus: str,
+    so101_bundle: Path,
+    film: Path,
+    up: StartUp,
+    sit_down: Callable[[Up], User],
+    tmp_path: Path,
+) -> None:
+    arm = "feetech" if bus == "feetech" else dynamixel_file(tmp_path)
+    robot = load_robot("so101")
+    config = arm_config_for(arm, robot)
+    with FakeArm(config, {joint.name: joint.home for joint in robot.joints}) as port:
+        driven = ("--robot", "so101", "--arm", arm, "--port", port.path)
+        graph = up(*driven, "--camera", f"file:{film}", "--bundle", str(so101_bundle))
+        graph.wait_for("ready", STARTS_WITHIN_S)
+        for node in ("camera", "arm", "encoder", "planner", "gate"):
+            graph.wait_for(f"{node}: active", STARTS_WITHIN_S)
+        before = port.positions()
+
+        def turned_rad() -> float:
+            now = port.positions()
+            return max(abs((now[s.id] - before[s.id]) / s.ticks_per_rad) for s in config.servos)
+
+        user = sit_down(graph)
+        user.pursue_until(film / "00000.png", turned_rad)
+        loops = loops_of(graph)
+        assert set(loops) == {"gate loop", "arm loop"}, loops
+        assert graph.end(signal.SIGINT) == INTERRUPTED
+        assert "Traceback" not in graph.output, graph.output
+        assert all(port.torques().values()), "the arm file says on_disconnect: hold"
+
+
+def test_a_goal_picture_moves_an_arm_that_ros2_control_drives(
+    bundle: Path, film: Path, up: StartUp, sit_down: Callable[[Up], User], start_controllers: StartControllers
+) -> None:
+    driven = ("--robot", "panda", "--arm", "ros2_control")
+    graph = up(*driven, "--camera", f"file:{film}", "--bundle", str(bundle))
+    graph.wait_for("ready", STARTS_WITHIN_S)
+    for node in ("camera", "controller", "encoder", "planner", "gate"):
+        graph.wait_for(f"{node}: active", STARTS_WITHIN_S)
+    start_controllers(graph.domain_id)
+    user = sit_down(graph)
+    assert user.peer.spin_until(lambda: len(user.joints) > 1, STARTS_WITHIN_S)
+    before = np.array(user.joints[-1].position)
+
+    def turned_rad() -> float:
+        return float(np.abs(np.array(user.joints[-1].position) - before).max())
+
+    user.pursue_until(film / "00000.png", turned_rad)
+    assert set(loops_of(graph)) == {"gate loop"}, "its driver is elsewhere"
+    assert graph.end(signal.SIGINT) == INTERRUPTED
+    assert "Traceback" not in graph.output, graph.output
+
+
+def test_a_core_that_is_not_there_is_refused_before_anything_starts(up: StartUp) -> None:
+    graph = up("--core", "4096")
+    assert graph.wait_for_end(STARTS_WITHIN_S) == 2
+    assert "--core 4096: this machine lets us run on [0" in graph.output
+
+
+def dynamixel_file(folder: Path) -> str:
+    """The SO-101's joints on Dynamixel servos."""
+    content = yaml.safe_load((ARMS_DIR / "so101-feetech.yaml").read_text()) | {"bus": "dynamixel"}
+    for servo in content["servos"]:
+        servo |= {"model": "xl330-m288", "max_current_ma": 1200.0}
+    path = folder / "so101-dynamixel.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def loops_of(graph: Up) -> dict[str, str]:
+    """What `jepa-arm status` says of each control loop."""
+    command = [sys.executable, "-m", "cli", "status", "--domain-id", str(graph.domain_id)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=STARTS_WITHIN_S)
+    first, *rest = done.stdout.splitlines()
+    assert done.returncode == 0 and first.startswith(f"ROS domain {graph.domain_id}: the gate is"), done
+    assert all(re.search(r": 100 Hz, late by \S+ ms \(median\)", line) for line in rest), done.stdout
+    return dict(line.strip().split(": ", 1) for line in rest)
