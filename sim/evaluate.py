@@ -20,6 +20,7 @@ from sim.workers import add_worker_arguments, open_workers
 
 if TYPE_CHECKING:
     from planner.bundle import Bundle
+    from planner.held_out import HeldOut
     from sim.results import EpisodeResult
     from sim.tasks import Task
 
@@ -153,9 +154,11 @@ def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
     from planner.runtime_options import DEFAULT
     from planner.runtimes import on_runtime
 
-    render = None
+    render: Callable[[Bundle], HeldOut] | None = None
     if importlib.util.find_spec("pybullet") is not None:
-        from sim.held_out import render_held_out as render
+        from sim.held_out import render_held_out
+
+        render = render_held_out
     bundle = on_runtime(bundle, args.runtime or DEFAULT, args.force_runtime, render)
     args.runtime = bundle.variant.name
     return bundle
