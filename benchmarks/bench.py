@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.cases import Case
+    from planner.bundle import Bundle
 
 EXAMPLE = "jepa-arm bench --json out/bench.json"
+DEVICES = ("cpu", "cuda")
 ROUNDS = 10
 WARM_UP_CALLS = 3
 
@@ -33,6 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtimes", action="store_true", help="also encoder and plan on every runtime of this machine"
     )
+    parser.add_argument(
+        "--models",
+        metavar="NAMES",
+        help="instead: whole models beside torch eager, with their work and their share of what the device "
+        "can do: bundle, vit-tiny, vitl, vith, vitg (V-JEPA 2), with commas between; vitl:8 for clips of 8 "
+        "frames (default: 2, 8 and 16); a call that takes longer than --seconds is not repeated",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where --models run (default: cpu)")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="the batch of --models beside 1 (default: 8)", metavar="N"
+    )
+    parser.add_argument("--markdown", type=Path, help="write the table of --models to this file")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each step is run (default: 2)")
 
 
@@ -47,8 +62,15 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.seconds < float("inf"):
         raise BenchmarkError(f"--seconds {args.seconds:g}: ask for more than none")
     bundle = load_bundle(args.bundle or shipped_bundle("push"))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
+    for file in (args.json, args.markdown):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    if args.models is not None:
+        return run_models(args, bundle)
+    if args.markdown is not None or args.device != "cpu":
+        raise BenchmarkError(
+            "--device and --markdown are for --models: say which, as in --models bundle,vitl"
+        )
     machine = describe_machine()
     cases = all_cases(bundle) + (runtime_cases(bundle) if args.runtimes else [])
     timings = with_progress(cases, args.seconds)
@@ -64,6 +86,29 @@ def run(args: argparse.Namespace) -> int:
             report["times_as_fast_as_onnxruntime"] = ratios
         if reference is not None:
             report["reference"] = reference
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def run_models(args: argparse.Namespace, bundle: Bundle) -> int:
+    from benchmarks.errors import BenchmarkError
+
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch's runtime takes a GPU where it sees one
+    try:
+        from benchmarks.compare import compare_models
+    except ModuleNotFoundError as error:
+        raise BenchmarkError(
+            f"--models needs {error.name}, which is not installed: pip install 'jepa-arm[train]'"
+        ) from error
+    from benchmarks.report import markdown
+
+    report = compare_models(bundle, args.models, args.device, args.batch, args.seconds)
+    page = markdown(report)
+    print(page, end="")
+    if args.markdown is not None:
+        args.markdown.write_text(page)
+    if args.json is not None:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 

@@ -8,7 +8,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("numpy", "onnxruntime", "opencv-python-headless", "pin", "pybullet")
+LIBRARIES = (
+    *("numpy", "onnxruntime", "opencv-python-headless", "openvino", "pin", "pybullet"),
+    *("tensorrt", "tensorrt_rtx", "torch"),
+)
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -6,10 +6,14 @@ stamp when, and only when, it finished; the stamp holds a hash of what determine
 again when that has changed, and an interrupted set-up goes on where it stopped.
 
 ROS 2 comes from the sourced installation where there is one (ROS_DISTRO is set), else from PyPI wheels.
+
+`--robot` leaves out what only a workstation needs: simulator, training, tests. The images of deploy/ use it,
+with PIP_CONSTRAINT naming their file of versions.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes.util
 import fcntl
 import hashlib
@@ -41,7 +45,10 @@ TENSORRT_BINDINGS = {"10.3": "tensorrt-cu12-bindings==10.3.0", "11.4": "tensorrt
 NEWEST_PYTHON_OF_BINDINGS = (3, 13)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
+    parser = argparse.ArgumentParser(description="Set jepa-arm up in .venv.")
+    parser.add_argument("--robot", action="store_true", help="only what a robot needs")
+    steps = ROBOT_STEPS if parser.parse_args(arguments).robot else STEPS
     problems = system_problems(os.environ.get("PATH"))
     if problems:
         print("jepa-arm cannot be set up yet:", *problems, sep="\n  ", file=sys.stderr)
@@ -55,7 +62,7 @@ def main() -> int:
     except BlockingIOError:
         print("another `make setup` is running in this folder; waiting for it", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    return run_steps(STEPS, stamps=VENV / ".setup", log_path=LOG)
+    return run_steps(steps, stamps=VENV / ".setup", log_path=LOG)
 
 
 # --- what the system must have ---
@@ -148,6 +155,10 @@ def install_project(log: TextIO) -> None:
     pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,sim,train,realsense,dev]"], log)
 
 
+def install_project_for_a_robot(log: TextIO) -> None:
+    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,realsense,tensorrt]"], log)
+
+
 def install_tensorrt_bindings(log: TextIO) -> None:
     """The bindings of TensorRT alone, a version to a folder: tests look up the names there that we call."""
     for version, package in TENSORRT_BINDINGS.items():
@@ -221,11 +232,16 @@ def build_environment() -> dict[str, str]:
 
 
 def check_imports(log: TextIO) -> None:
+    check_robot_imports(log)
+    run([PYTHON, "-c", "import pybullet, torch, sim"], log)
+
+
+def check_robot_imports(log: TextIO) -> None:
     program = """
 from jepa_arm_bringup.environment import enter_ros_environment
 enter_ros_environment()
-import cv2, numpy, onnxruntime, pinocchio, pybullet, rich, torch, yaml
-import hardware, perception, planner, sim
+import cv2, numpy, onnxruntime, pinocchio, rich, yaml
+import hardware, perception, planner
 import jepa_arm_interfaces.action, jepa_arm_interfaces.msg, jepa_arm_interfaces.srv, jepa_arm_ros, rclpy
 rclpy.init()
 """
@@ -245,14 +261,24 @@ class Step:
 WHEELS_BUILD = ("ros_ws/src/jepa_arm_interfaces/**/*", "ros_ws/src/*/setup.*")
 SOURCED_BUILD = ("ros_ws/src/**/*",)
 
+VIRTUAL_ENVIRONMENT = Step("virtual environment", make_venv)
+ROS_STEPS = (
+    Step(f"ROS 2 {SOURCED_ROS}" if SOURCED_ROS else "ROS 2 wheels", install_ros),
+    Step("ROS packages", build_ros_packages, files=SOURCED_BUILD if SOURCED_ROS else WHEELS_BUILD),
+)
 STEPS = (
-    Step("virtual environment", make_venv),
+    VIRTUAL_ENVIRONMENT,
     Step("PyTorch", install_torch),
     Step("Python packages", install_project, files=("pyproject.toml",)),
     Step("TensorRT bindings", install_tensorrt_bindings),
-    Step(f"ROS 2 {SOURCED_ROS}" if SOURCED_ROS else "ROS 2 wheels", install_ros),
-    Step("ROS packages", build_ros_packages, files=SOURCED_BUILD if SOURCED_ROS else WHEELS_BUILD),
+    *ROS_STEPS,
     Step("check", check_imports),
+)
+ROBOT_STEPS = (
+    VIRTUAL_ENVIRONMENT,
+    Step("Robot's packages", install_project_for_a_robot, files=("pyproject.toml",)),
+    *ROS_STEPS,
+    Step("robot check", check_robot_imports),
 )
 
 
@@ -388,4 +414,4 @@ def clean_environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ real time (`jepa_arm_bringup.evaluate`).
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 from collections import Counter
@@ -19,6 +20,7 @@ from sim.workers import add_worker_arguments, open_workers
 
 if TYPE_CHECKING:
     from planner.bundle import Bundle
+    from planner.held_out import HeldOut
     from sim.results import EpisodeResult
     from sim.tasks import Task
 
@@ -145,12 +147,19 @@ def check_request(args: argparse.Namespace) -> Bundle:
 
 
 def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
-    """`bundle` on what --runtime asks for; frames to check it by are rendered where the bundle has none."""
+    """`bundle` on what --runtime asks for; frames to check it by are rendered where the bundle has none.
+
+    A robot has no simulator: there the bundle has to bring them.
+    """
     from planner.runtime_options import DEFAULT
     from planner.runtimes import on_runtime
-    from sim.held_out import render_held_out
 
-    bundle = on_runtime(bundle, args.runtime or DEFAULT, args.force_runtime, render_held_out)
+    render: Callable[[Bundle], HeldOut] | None = None
+    if importlib.util.find_spec("pybullet") is not None:
+        from sim.held_out import render_held_out
+
+        render = render_held_out
+    bundle = on_runtime(bundle, args.runtime or DEFAULT, args.force_runtime, render)
     args.runtime = bundle.variant.name
     return bundle
 

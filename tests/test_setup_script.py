@@ -189,3 +189,19 @@ def test_the_torch_version_is_written_down_once(script, monkeypatch, tmp_path):
     script.install_torch(log=None)
     assert len(installed) == 1 and installed[0].startswith("torch==")
     assert "torch==" not in (ROOT / "scripts" / "setup.py").read_text().replace('"(torch==', "")
+
+
+def test_a_robot_gets_neither_simulator_nor_training_nor_tests(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(script, "system_problems", lambda path: [])
+    chosen, installed = [], []
+    monkeypatch.setattr(script, "run_steps", lambda steps, **_: chosen.extend(steps) or 0)
+    monkeypatch.setattr(script, "pip", lambda arguments, log: installed.extend(map(str, arguments)))
+    monkeypatch.setattr(script, "run", lambda command, log: installed.extend(map(str, command)))
+    assert script.main(["--robot"]) == 0
+    for step in chosen:
+        if step.name != "ROS packages":
+            step.run(sys.stdout)
+    everything = " ".join(installed)
+    assert "[arms,realsense,tensorrt]" in everything and "[ros]" in everything
+    assert not any(word in everything for word in ("torch", "pybullet", "sim]", "dev]", "train"))

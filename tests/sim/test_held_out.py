@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import cli
 from planner.bundle import load_bundle
 from planner.held_out import STRETCH_STEPS, STRETCHES
+from sim.evaluate import on_requested_runtime
 from sim.held_out import render_held_out
 
 PUSH = Path(__file__).parents[2] / "models" / "panda-push"
@@ -46,3 +49,11 @@ def test_a_suite_is_not_run_on_a_runtime_it_would_not_report(
 ) -> None:
     assert cli.main(["eval", "--suite", "full", "--runtime", "torch", "--out", str(tmp_path)]) == 2
     assert "--runtime is for a single evaluation: leave it out" in capsys.readouterr().err
+
+
+def test_a_robot_without_a_simulator_starts_on_the_runtime_that_needs_no_check(tiny_bundle, monkeypatch):
+    for module in ("sim.held_out", "sim.play", "sim.control", "sim.world"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "pybullet", None)
+    asked = argparse.Namespace(runtime="onnxruntime", force_runtime=False)
+    assert on_requested_runtime(asked, load_bundle(tiny_bundle)).variant.name == "onnxruntime:fp32"

@@ -1,0 +1,66 @@
+"""`bench --models`: the rows asked for and the device's ceiling, measured in turns, as one report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bench import WARM_UP_CALLS, time_call, with_progress
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import describe_machine
+from benchmarks.models import BUNDLE, Limits, Row, bundle_rows, check_device, chosen_models, encoder_rows
+from benchmarks.report import table
+from benchmarks.roofline import roofline_cases, roofline_of
+from perception.runtimes.cuda import find_device
+from planner.bundle import Bundle
+
+
+def compare_models(bundle: Bundle, models: str, device: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Raises BenchmarkError for models or a device that there are not."""
+    if batch < 1:
+        raise BenchmarkError(f"--batch {batch}: ask for at least one")
+    chosen = chosen_models(models)
+    check_device(device)
+    torch.set_num_threads(1)  # as the runtimes do
+    torch.backends.cuda.matmul.allow_tf32 = False
+    machine = {**describe_machine(), "accelerator": accelerator() if device == "cuda" else ""}
+    ceiling = roofline_cases(device)
+    for _ in range(WARM_UP_CALLS):
+        first = {case.name: time_call(case.prepare, case.run) for case in ceiling}
+    limits = Limits(seconds, roofline_of(device, first))
+
+    def rows(folder: Path) -> Iterator[Row]:
+        for name, clips in chosen:
+            if name == BUNDLE:
+                yield from bundle_rows(bundle, device, batch, limits)
+            for frames in clips:
+                yield from encoder_rows(name, frames, device, batch, limits, folder)
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(rows(Path(folder)))
+        timed = [row.case() for row in found if row.run is not None]
+        timings = {timing.name: timing for timing in with_progress([*ceiling, *timed], seconds)}
+    medians = {case.name: timings[case.name].figures()["median_ms"] for case in ceiling}
+    roofline = roofline_of(device, medians)
+    return {
+        "bundle": bundle.name,
+        "device": device,
+        "batch": batch,
+        "seconds": seconds,
+        "machine": machine,
+        "roofline": {
+            "gb_per_s": round(roofline.bandwidth * 1e-9, 1),
+            "gflops": {name: round(rate * 1e-9, 1) for name, rate in roofline.rates.items()},
+        },
+        "rows": table(found, timings, roofline),
+    }
+
+
+def accelerator() -> str:
+    """The GPU with its capability and its driver's CUDA."""
+    found = find_device()
+    return f"{found.name}, compute capability {found.capability}, driver of CUDA {found.driver}"
