@@ -27,7 +27,7 @@ LONGEST_GAP_S = 1.0
 
 
 class Assembler:
-    """Of one episode. Joints are matched by name; `tool_of` maps positions (J,) rad to the tool's tip (3,)."""
+    """Of one episode. Joints are matched by name; `tool_of` maps positions (J,) rad to the tip (3,) m."""
 
     def __init__(
         self, joints: Sequence[str], fps: int, tool_of: Callable[[Positions], NDArray[np.float64]]

@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class RunningEpisode:
-    """Takes rows and writes them on a thread of its own, so that whoever moves the arm never waits for a disk.
+    """Takes rows and writes them on a thread of its own: whoever moves the arm never waits for a disk.
 
     An error of writing comes out of the next `add`, or of `close`.
     """
@@ -89,8 +89,8 @@ class RunningEpisode:
     def _raise(self) -> None:
         if self._error is not None:
             raise DatasetError(
-                f"cannot write {self.folder}: {self._error}; what was written before is kept, and finished by "
-                "the next `jepa-arm record` or `train`"
+                f"cannot write {self.folder}: {self._error}; what was written before is kept, and "
+                "finished by the next `jepa-arm record` or `train`"
             ) from self._error
 
     def _write(self) -> None:

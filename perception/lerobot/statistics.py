@@ -1,4 +1,4 @@
-"""Statistics of the features, as LeRobot's policies normalise by them: for an episode, and of all together."""
+"""Statistics of the features, as LeRobot's policies normalise by them: of one episode, and of all."""
 
 from __future__ import annotations
 

@@ -48,10 +48,16 @@ def count_frames(path: Path) -> int:
     frames = 0
     try:
         with av.open(str(path)) as container:
-            for _ in container.decode(video=0):
-                frames += 1
+            stream = container.streams.video[0]
+            try:
+                for packet in container.demux(stream):
+                    if packet.size:
+                        frames += len(packet.decode())
+            except FFmpegError:
+                pass  # the cut
+            frames += len(stream.codec_context.decode(None))
     except (FFmpegError, IndexError, OSError):
-        pass  # the cut
+        pass
     return frames
 
 
