@@ -62,13 +62,19 @@ class RunningEpisode:
         self._thread.start()
 
     @property
+    def number(self) -> int:
+        """The episode's, once it is finished."""
+        return episode_number(self.folder)
+
+    @property
     def seconds(self) -> float:
         return self.rows / self.recording.fps
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, wait: bool = False) -> None:
+        """One that comes faster than the disk is an error, unless the row can `wait`."""
         self._raise()
         try:
-            self._waiting.put_nowait(row)
+            self._waiting.put(row, block=wait)
         except queue.Full:
             raise DatasetError(
                 f"{self.folder} cannot be written as fast as the camera delivers: record on a faster disk, "
@@ -117,6 +123,10 @@ class RunningEpisode:
                 if batch:
                     _write_batch(stream, file, batch, schema)
             video.close()
+
+
+def episode_number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
 
 
 def numbers_schema(joints: int) -> pa.Schema:

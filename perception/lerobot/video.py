@@ -16,7 +16,7 @@ from perception.errors import DatasetError
 
 # No frame waits for a later one, and a key frame, which begins a fragment, comes twice a second.
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
+ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "20", "sc_threshold": "0"}
 KEY_FRAMES_A_SECOND = 2
 
 
@@ -25,9 +25,9 @@ class FragmentedVideo:
 
     def __init__(self, path: Path, width: int, height: int, fps: int) -> None:
         self._container = av.open(str(path), "w", format="mp4", options=FRAGMENTS)
-        self._stream = self._container.add_stream("libx264", rate=fps, options=ENCODER)
+        every = str(max(1, fps // KEY_FRAMES_A_SECOND))
+        self._stream = self._container.add_stream("libx264", rate=fps, options={**ENCODER, "g": every})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.gop_size = max(1, fps // KEY_FRAMES_A_SECOND)
         self._stream.codec_context.time_base = Fraction(1, fps)
         self._frames = 0
 

@@ -30,6 +30,7 @@ from perception.lerobot.running import (
     RECORDING,
     RunningEpisode,
     cut_episodes,
+    episode_number,
     read_about,
     whole_rows,
 )
@@ -99,7 +100,7 @@ class DatasetWriter:
     def _take(self, running: Path, task: str) -> tuple[int, int]:
         """Make an episode of what is in `running`: its number and its length in rows."""
         episodes = read_episodes(self.folder)
-        number = int(running.name.rpartition("-")[2])
+        number = episode_number(running)
         if number < len(episodes):  # it was taken, and only its clearing away was cut
             self._write_tables(episodes)
             return number, episodes[number]["length"]
@@ -197,7 +198,7 @@ def recover(folder: Path) -> list[str]:
     """Finish what recorders that were killed left in `folder`: a line for each episode of theirs."""
     lines = []
     for running, lock in cut_episodes(folder):
-        number = int(running.name.rpartition("-")[2])
+        number = episode_number(running)
         try:
             recording, task = read_about(running)
             rows = DatasetWriter.open(folder, recording)._take(running, task)[1]
