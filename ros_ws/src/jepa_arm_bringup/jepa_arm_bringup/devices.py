@@ -34,9 +34,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def device_robot(args: argparse.Namespace) -> Robot:
     """The robot file of the chosen arm. Raises GraphError or RobotError."""
     from hardware.robot import load_robot
-    from sim.tasks import make_task
 
     if args.arm is None:
+        from sim.tasks import make_task
+
         return load_robot(args.robot or make_task(args.scene or "push").robot)
     if args.robot is None:
         raise GraphError("--arm needs --robot: whose joints its servos move")
