@@ -5,8 +5,9 @@
     assembler.setpoint(names, positions, stamp_ns)
     for row in assembler.frame(image, stamp_ns): episode.add(row)
 
-A row holds the picture taken nearest to its time, the joints measured nearest to it, and as action the last
-setpoint that was sent before the next row. A picture that was lost is made up for by the one before it.
+A row holds a picture, the joints measured nearest to when it was taken, and as action the last setpoint that
+was sent within the row's period after that. Pictures come a little early or late; one that was lost is made
+up for by the one before it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Assembler:
         self._period_ns = 1e9 / fps
         self._states: deque[tuple[int, Positions]] = deque()
         self._setpoints: deque[tuple[int, Positions]] = deque()
-        self._start_ns: int | None = None
-        self._pending: tuple[int, NDArray[np.uint8]] | None = None
+        self._start_ns = 0
+        self._pending: tuple[int, int, NDArray[np.uint8]] | None = None  # row, stamp, picture
         self.repeated = 0  # rows whose own picture was lost
 
     def state(self, names: Sequence[str], positions: Positions, stamp_ns: int) -> None:
@@ -53,22 +54,21 @@ class Assembler:
         """
         if self._pending is None:
             if self._states and self._setpoints:
-                self._start_ns, self._pending = stamp_ns, (0, image)
+                self._start_ns, self._pending = stamp_ns, (0, stamp_ns, image)
             return []
-        assert self._start_ns is not None
-        last, before = self._pending
-        slot = round((stamp_ns - self._start_ns) / self._period_ns)
+        last, before_ns, before = self._pending
+        due = (stamp_ns - self._start_ns) / self._period_ns
+        # It may be up to a period early or late before a row is left out or made up for.
+        slot = last + 1 if last < due < last + 2 else round(due)
         if slot <= last:
             return []
         if (slot - last) * self._period_ns > LONGEST_GAP_S * 1e9:
             raise DatasetError(f"no picture came for {(slot - last) * self._period_ns * 1e-9:.1f} s")
-        self._pending = (slot, image)
+        self._pending = (slot, stamp_ns, image)
         self.repeated += slot - last - 1
-        return [self._row(number, before) for number in range(last, slot)]
+        return [self._row(before, before_ns + i * self._period_ns) for i in range(slot - last)]
 
-    def _row(self, number: int, image: NDArray[np.uint8]) -> Row:
-        assert self._start_ns is not None
-        at_ns = self._start_ns + number * self._period_ns
+    def _row(self, image: NDArray[np.uint8], at_ns: float) -> Row:
         measured = min(self._states, key=lambda entry: abs(entry[0] - at_ns))[1]
         sent = self._setpoints[0][1]
         for stamp_ns, positions in self._setpoints:
