@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     mount = robot.camera
     fps = args.fps or round(mount.rate_hz)
     recording = Recording(robot.name, robot.joint_names, args.camera_name, mount.width, mount.height, fps)
-    for line in recover(args.out):
-        tell(line)
-    writer = DatasetWriter.open(args.out, recording)
+    recording.check()
     graph = device_graph(args, camera=True, log_dir=fresh(LOG_DIR), tell=lambda line: None)
     source = make_source(args, robot)
     try:
+        for line in recover(args.out):
+            tell(line)
+        writer = DatasetWriter.open(args.out, recording)
         with stop_signals(), graph:
             graph.start()
             tell("starting arm, camera and gate")

@@ -159,7 +159,9 @@ class PlannerNode(LifecycleNode):
         if not self.active or not self.joint_states or not self.is_ours(message):
             return
         state = self.joint_state_at(stamp)
-        self.horizon.observe(latent_values(message), self.kinematics.tool_state(state.positions), stamp)
+        # A bundle whose actions leave the gripper alone knows nothing of it.
+        tool = self.kinematics.tool_state(state.positions)[: self.bundle.info.tool.dim]
+        self.horizon.observe(latent_values(message), tool, stamp)
         self.frames += 1
         if self.pursuit is None or self.frames % self.parameters.replan_every_frames:
             return
