@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +30,15 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
 
 ROBOT = load_robot("so101")
 KEY = "observation.images.front"
-PICTURES_S = 120
+PICTURES_S = 60
 RECORDS_WITHIN_S = 120.0
 # Enough to run through every part of the training; nothing can be learned in it.
 FEW_STEPS = """
 {block: 1, window: 5, horizon: 2, max_steps: 8, latent_dim: 16, batch: 16, together: 4, steps: 10,
  head_steps: 10, head_batch: 64, head_views: 1, monitor_every: 10}
 """
+STARTS = 4
+PAUSES = ("no joint state for", "last accepted", "sends no pictures", "no picture came")
 Run = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -93,6 +94,19 @@ def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
     return output
 
 
+def undisturbed(start: Run, *arguments: str) -> str:
+    """All that the command printed until it ran through: a pause of this machine, at which the gate stops the
+    arm, is another start and not a failure."""
+    said = ""
+    for _ in range(STARTS):
+        process = start(*arguments)
+        said += process.communicate(timeout=RECORDS_WITHIN_S)[0]
+        if process.returncode == 0:
+            return said
+        assert process.returncode == 2 and any(pause in said for pause in PAUSES), said
+    raise AssertionError(said)
+
+
 def test_record_train_replay_and_eval_on_the_emulated_arm(
     desk: FakeArm, start: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,12 +121,13 @@ def test_record_train_replay_and_eval_on_the_emulated_arm(
     wait_until(lambda: running.exists() and running.stat().st_size > 12_000, first)
     first.kill()
     before = desk.positions()
-    said = output_of(start(*record, "--seconds", "4", "--episodes", "1", "--seed", "2"))
-    assert "of episode 0, which was cut" in said and "episode 1: 4.0 s" in said
+    said = undisturbed(start, *record, "--seconds", "4", "--episodes", "1", "--seed", "2")
+    assert "of episode 0, which was cut" in said and ": 4.0 s" in said
 
     rows = read_whole(data)
     dataset = LeRobotDataset(data)
-    assert len(dataset) == 2 and dataset.length(0) >= 75 and dataset.length(1) == 120
+    last = len(dataset) - 1
+    assert dataset.length(0) >= 75 and dataset.length(last) == 120
     assert dataset.info.features["action"].axis_names == ROBOT.joint_names
     assert rows[0][KEY].shape == (128, 128, 3)
     moved = np.ptp([row["observation.state"] for row in rows], axis=0)
@@ -123,10 +138,10 @@ def test_record_train_replay_and_eval_on_the_emulated_arm(
     assert np.abs(np.array(at) - first_of_second).max() < 0.1, "recorded joints are not where the arm is"
 
     # What was sent, sent again, brings the arm along the same way.
-    said = output_of(start("replay", str(data), "--episode", "1", *arm))
+    said = undisturbed(start, "replay", str(data), "--episode", str(last), *arm)
     assert "moving to where the episode begins, slowly" in said and "tracking error" in said
     ended = [truly[name].position(desk.positions()[truly[name].id]) for name in ROBOT.joint_names]
-    assert np.abs(np.array(ended) - dataset.numbers(1, "action")[-1]).max() < 0.05
+    assert np.abs(np.array(ended) - dataset.numbers(last, "action")[-1]).max() < 0.05
 
     (tmp_path / "few.yaml").write_text(FEW_STEPS)
     assert (
@@ -168,7 +183,9 @@ def wait_until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None
         time.sleep(0.05)
 
 
-def test_what_does_not_fit_together_is_told_before_anything_starts(start: Run, tmp_path: Path) -> None:
+def test_what_does_not_fit_together_is_told_before_anything_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = str(tmp_path / "data")
     told = {
         ("record", "--out", out, "--by", "play"): "--by play needs --seconds",
@@ -179,5 +196,5 @@ def test_what_does_not_fit_together_is_told_before_anything_starts(start: Run, t
         ("bag", "to-dataset", str(tmp_path / "none.mcap"), "--out", out, "--robot", "so101"): "No such file",
     }
     for arguments, words in told.items():
-        assert words in output_of(start(*arguments), code=2)
-    shutil.rmtree(out, ignore_errors=True)
+        assert cli.main(arguments) == 2
+        assert words in capfd.readouterr().err
