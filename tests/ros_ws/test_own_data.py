@@ -107,6 +107,22 @@ def undisturbed(start: Run, *arguments: str) -> str:
     raise AssertionError(said)
 
 
+def kill_while_recording(start: Run, data: Path, *arguments: str) -> int:
+    """Kills the command some four seconds into an episode, whose number it returns."""
+    for _ in range(STARTS):
+        process = start(*arguments)
+        deadline = time.monotonic() + RECORDS_WITHIN_S
+        while process.poll() is None and time.monotonic() < deadline:
+            for rows in data.glob(".recording/episode-*/rows.arrows"):
+                if rows.stat().st_size > 12_000:
+                    process.kill()
+                    return int(rows.parent.name.rpartition("-")[2])
+            time.sleep(0.05)
+        said = process.communicate(timeout=1.0)[0]
+        assert any(pause in said for pause in PAUSES), said
+    raise AssertionError("no recording went on for long enough")
+
+
 def test_record_train_replay_and_eval_on_the_emulated_arm(
     desk: FakeArm, start: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,25 +132,22 @@ def test_record_train_replay_and_eval_on_the_emulated_arm(
     record = ("record", *arm, *camera, "--by", "play", "--task", "wave", "--out", str(data))
 
     # A first recording is killed after some four seconds, the second one finishes its episode.
-    first = start(*record, "--seconds", "600", "--seed", "1")
-    running = data / ".recording/episode-000000/rows.arrows"
-    wait_until(lambda: running.exists() and running.stat().st_size > 12_000, first)
-    first.kill()
+    cut = kill_while_recording(start, data, *record, "--seconds", "600", "--seed", "1")
     before = desk.positions()
     said = undisturbed(start, *record, "--seconds", "4", "--episodes", "1", "--seed", "2")
-    assert "of episode 0, which was cut" in said and ": 4.0 s" in said
+    assert f"of episode {cut}, which was cut" in said and ": 4.0 s" in said
 
     rows = read_whole(data)
     dataset = LeRobotDataset(data)
     last = len(dataset) - 1
-    assert dataset.length(0) >= 75 and dataset.length(last) == 120
+    assert dataset.length(cut) >= 75 and dataset.length(last) == 120
     assert dataset.info.features["action"].axis_names == ROBOT.joint_names
     assert rows[0][KEY].shape == (128, 128, 3)
     moved = np.ptp([row["observation.state"] for row in rows], axis=0)
     assert moved[:2].max() > 0.1, "play hardly moved the arm"
     truly = {joint: servo for servo in load_arm_config("so101-feetech").servos for joint in [servo.joint]}
     at = [truly[name].position(before[truly[name].id]) for name in ROBOT.joint_names]
-    first_of_second = dataset.numbers(1, "observation.state")[0]
+    first_of_second = dataset.numbers(cut + 1, "observation.state")[0]
     assert np.abs(np.array(at) - first_of_second).max() < 0.1, "recorded joints are not where the arm is"
 
     # What was sent, sent again, brings the arm along the same way.
@@ -173,14 +186,6 @@ def test_record_train_replay_and_eval_on_the_emulated_arm(
         cli.main(["bag", "to-dataset", str(bag), "--out", str(tmp_path / "of_bag"), "--robot", "so101"]) == 0
     )
     assert len(read_whole(tmp_path / "of_bag")) >= 30
-
-
-def wait_until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + RECORDS_WITHIN_S
-    while not done():
-        assert process.poll() is None, output_of(process)
-        assert time.monotonic() < deadline, "nothing is recorded"
-        time.sleep(0.05)
 
 
 def test_what_does_not_fit_together_is_told_before_anything_starts(

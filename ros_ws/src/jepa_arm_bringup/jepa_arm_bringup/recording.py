@@ -115,7 +115,7 @@ class Recorder:
         self._rest()
         if again:
             self._writer.discard(running)
-            self._tell("discarded; once more")
+            self._tell("discarded")
         else:
             self._keep(running, rows, why)
         if why in ("gone", "stopped") and self._wanted.automatic:
