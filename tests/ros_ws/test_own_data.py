@@ -12,6 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from jepa_arm_bringup.bag_recording import definition
+from jepa_arm_bringup.terminal import parsed
 from jepa_arm_interfaces.action import PursueGoal
 from jepa_arm_ros.messages import image_message
 
@@ -203,3 +205,15 @@ def test_what_does_not_fit_together_is_told_before_anything_starts(
     for arguments, words in told.items():
         assert cli.main(arguments) == 2
         assert words in capfd.readouterr().err
+
+
+def test_keys_of_a_terminal_are_told_apart() -> None:
+    pressed = b"\x1b[A\x1b[Dw\x1bOB\nq"
+    assert parsed(pressed) == ["up", "left", "w", "down", "enter", "q"]
+
+
+def test_a_bag_says_what_its_messages_are_made_of() -> None:
+    text = definition("trajectory_msgs/msg/JointTrajectory")
+    assert text.startswith("#") or "std_msgs/Header header" in text
+    for part in ("std_msgs/Header", "builtin_interfaces/Time", "trajectory_msgs/JointTrajectoryPoint"):
+        assert text.count(f"MSG: {part}\n") == 1

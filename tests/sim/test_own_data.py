@@ -160,3 +160,19 @@ def test_an_import_that_is_there_is_kept_and_another_is_not_mixed_with_it(tmp_pa
     record(tmp_path / "own", 62)
     with pytest.raises(DatasetError, match="was begun with another episodes"):
         import_dataset(Source(tmp_path / "own"), tmp_path / "data", STEPS, no_news)
+
+
+def test_an_import_finishes_what_was_cut(tmp_path: Path) -> None:
+    record(tmp_path / "own", 62)
+    writer = DatasetWriter.open(tmp_path / "own", Recording("so101", ROBOT.joint_names, "front", 64, 64, FPS))
+    episode = writer.begin("Push the cube!")
+    numbers = np.zeros(6, np.float32)
+    for i in range(62):
+        tool = np.full(3, i * 1e-3, np.float32)
+        episode.add(Row(np.zeros((64, 64, 3), np.uint8), numbers, numbers, tool, tool))
+    episode.close()
+    del episode  # and with it its lock, as when the recorder dies
+    news: list[str] = []
+    import_dataset(Source(tmp_path / "own"), tmp_path / "data", STEPS, news.append)
+    assert news[0] == "recovered 2.1 s of episode 1, which was cut"
+    assert len(load_dataset(tmp_path / "data")[1]) == 4
