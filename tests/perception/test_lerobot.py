@@ -117,6 +117,23 @@ def test_a_killed_recorder_loses_at_most_a_second(tmp_path: Path) -> None:
     assert recover(tmp_path) == [] and not any((tmp_path / ".recording").iterdir())
 
 
+@pytest.mark.parametrize(("file", "left"), [("video.mp4", 0.6), ("rows.arrows", 0.6)])
+def test_numbers_and_pictures_that_were_cut_apart_end_together(
+    tmp_path: Path, file: str, left: float
+) -> None:
+    episode = DatasetWriter.open(tmp_path, RECORDING).begin("push")
+    for i in range(90):
+        episode.add(row(i))
+    episode.close()
+    path = episode.folder / file
+    del episode  # and with it its lock, as when the recorder dies
+    with path.open("r+b") as cut:
+        cut.truncate(int(left * path.stat().st_size))
+    (line,) = recover(tmp_path)
+    rows = len(read_whole(tmp_path))
+    assert 30 <= rows < 80 and line.startswith(f"recovered {rows / 30:.1f} s")
+
+
 def test_an_episode_cut_at_its_very_beginning_is_told_and_cleared_away(tmp_path: Path) -> None:
     record(tmp_path, 5)
     (tmp_path / ".recording/episode-000001").mkdir(parents=True)
