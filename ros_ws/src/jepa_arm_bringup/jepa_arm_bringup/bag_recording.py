@@ -26,11 +26,12 @@ from jepa_arm_bringup.errors import GraphError
 
 # ROS's own; everybody has them, and nobody needs them in a bag.
 LEFT_OUT = ("/parameter_events", "/rosout")
+# What begins a part of a hidden topic's name, as those that actions are made of have.
+HIDDEN = "/_"
 LOOK_PERIOD_S = 0.5
 SLICE_S = 0.1
 DEPTH = 100
 PRIMITIVE = re.compile(r"^(bool|byte|char|u?int(8|16|32|64)|float(32|64)|w?string)(<=\d+)?$")
-FIRST_TOPIC_WITHIN_S = 10.0
 
 
 def record_bag(path: Path, domain_id: int, seconds: float | None, tell: Callable[[str], None]) -> None:
@@ -90,7 +91,7 @@ class Bag:
         """Subscribe to the topics that are new. Returns them."""
         new = []
         for topic, types in self._node.get_topic_names_and_types():
-            if topic in self._subscribed or topic in LEFT_OUT:
+            if topic in self._subscribed or topic in LEFT_OUT or HIDDEN in topic:
                 continue
             publishers = self._node.get_publishers_info_by_topic(topic)
             if publishers:
