@@ -48,6 +48,12 @@ def process_group() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
+def wait_for_all() -> None:
+    """Until every process has come here."""
+    if _is_shared():
+        torch.distributed.barrier()
+
+
 def world_size() -> int:
     """How many processes train together."""
     return torch.distributed.get_world_size() if _is_shared() else 1

@@ -68,7 +68,7 @@ class Trainer:
                 f"{len(episodes)} episodes in sessions of {info.session} are too few to train on and hold a "
                 "session out: collect more"
             )
-        needed = config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, config.max_steps)
+        needed = needed_steps(config)
         if info.steps < needed:
             raise TrainingError(
                 f"episodes of {info.steps} actions are too short: with block {config.block} and window "
@@ -363,6 +363,11 @@ class _NoReport:
 
     def health(self, step: int, values: dict[str, float]) -> None:
         pass
+
+
+def needed_steps(config: TrainConfig) -> int:
+    """How many actions an episode must have at least."""
+    return config.block * max(config.window - 1, OPEN_LOOP_STEPS + 1, config.max_steps)
 
 
 def held_out_sessions(info: DatasetInfo, config: TrainConfig) -> int:

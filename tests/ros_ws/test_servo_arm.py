@@ -102,7 +102,7 @@ class Desk:
             self.go_on()
 
     def drive(self, give_up_s: float) -> bool:
-        """Commands until the arm moves well (True), or the gate has stopped it or time is up (False)."""
+        """Commands until the arm moves well (True), or until the gate has stopped it (False)."""
         sent_s = 0.0
         while time.monotonic() < give_up_s:
             if time.monotonic() - sent_s >= COMMAND_PERIOD_S:

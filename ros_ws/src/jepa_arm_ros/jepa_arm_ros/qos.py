@@ -14,6 +14,8 @@ def _profile(reliability: ReliabilityPolicy, depth: int, durability: DurabilityP
 
 # Only the newest picture matters: a late one is better lost than waited for.
 IMAGE = _profile(ReliabilityPolicy.BEST_EFFORT, 1, DurabilityPolicy.VOLATILE)
+# For whoever records: a short pause of theirs loses none.
+PICTURES = _profile(ReliabilityPolicy.BEST_EFFORT, 10, DurabilityPolicy.VOLATILE)
 # A reliable camera_info of the same stamp tells a listener which pictures it missed.
 CAMERA_INFO = _profile(ReliabilityPolicy.RELIABLE, 10, DurabilityPolicy.VOLATILE)
 # Deep enough to hold the joint states of one planning time, so that each frame meets its own.
