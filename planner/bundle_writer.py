@@ -155,7 +155,7 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
             "proposal",
             proposal,
             {"latent": latents(), "goal": latents(), "steps_left": torch.full((2, 1), 3.5)},
-            ("actions",),
+            ("actions", "logits"),
         ),
         _Graph("energy", StepsToGo(energy), {"latent": latents(), "goal": latents()}, ("steps_to_go",)),
     ]

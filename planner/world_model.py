@@ -61,14 +61,17 @@ class WorldModel:
         return ((tool - self._tool_mean) / self._tool_std).astype(np.float32)
 
     def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
-        """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps."""
+        """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps.
+
+        Of the answers that the reflex has, the likeliest.
+        """
         inputs = {
             "latent": latents,
             "goal": np.broadcast_to(goal, latents.shape),
             "steps_left": steps_left[:, None].astype(np.float32),
         }
-        (actions,) = self._proposal.run(inputs)
-        return np.asarray(actions)
+        actions, logits = self._proposal.run(inputs)
+        return np.asarray(actions)[np.arange(len(latents)), np.argmax(logits, axis=1)]
 
     def steps_to_go(self, latents: Array, goal: Array) -> Array:
         """Learned time-to-go (N,) in model steps from `latents` (N, D) to `goal` (D,)."""

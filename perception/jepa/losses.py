@@ -150,7 +150,7 @@ def _goal_terms(
         functional.cross_entropy(logits, torch.cat([left[later], elsewhere]), reduction="none")
     )
     moving = later & (left > 0)
-    proposed = models.proposal.components(now[moving], goal[moving], left[moving].float()[:, None])
+    proposed = models.proposal(now[moving], goal[moving], left[moving].float()[:, None])
     taken = sample.actions[:, :, None].expand(-1, -1, count, -1)[moving]
     return _mean_over_processes(reflex_misses(*proposed, taken)), time_to_go
 

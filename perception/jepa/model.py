@@ -101,33 +101,25 @@ def _mlp(inputs: int, outputs: int, width: int, hidden: int) -> nn.Sequential:
 
 
 class Proposal(nn.Module):
-    """Mode-1: goal-conditioned inverse dynamics, (z, z_goal, steps left float (N, 1)) → actions in −1…1.
+    """Mode-1: goal-conditioned inverse dynamics, (z, z_goal, steps left float (N, 1)) → what may be done.
 
     Where several ways lead to the goal, left or right around the object, their mean leads nowhere. So there
-    are `COMPONENTS` answers, as in a mixture density network (Bishop 1994), and the likeliest is given.
+    are `ANSWERS`, as in a mixture density network (Bishop 1994): actions (N, K, block·A) in −1…1, and the
+    logits (N, K) of how likely each is.
     """
 
-    COMPONENTS = 4
+    ANSWERS = 4
     steps: Tensor
 
     def __init__(self, latent_dim: int, action_dim: int, max_steps: int, width: int = 512) -> None:
         super().__init__()
-        self.action_dim = action_dim
-        self.layers = _mlp(
-            2 * latent_dim + max_steps + 1, self.COMPONENTS * (action_dim + 1), width, hidden=3
-        )
+        self.layers = _mlp(2 * latent_dim + max_steps + 1, self.ANSWERS * (action_dim + 1), width, hidden=3)
         self.register_buffer("steps", torch.arange(max_steps + 1, dtype=torch.float32), persistent=False)
 
-    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
-        actions, logits = self.components(latent, goal, steps_left)
-        likeliest = logits.argmax(dim=1)[:, None, None].expand(-1, 1, self.action_dim)
-        return actions.gather(1, likeliest).squeeze(1)
-
-    def components(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
-        """All answers (N, K, block·A) in −1…1, and the logits (N, K) of how likely each is."""
+    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
         # A soft one-hot: fractional steps lie between their neighbours.
         code = torch.relu(1.0 - (steps_left - self.steps).abs())
-        answers = self.layers(torch.cat([latent, goal, code], dim=1)).unflatten(1, (self.COMPONENTS, -1))
+        answers = self.layers(torch.cat([latent, goal, code], dim=1)).unflatten(1, (self.ANSWERS, -1))
         return torch.tanh(answers[..., :-1]), answers[..., -1]
 
 

@@ -194,7 +194,7 @@ class Trainer:
                         before = self.energy.steps_to_go(latent, goal)
                         after = self.energy.steps_to_go(following, goal)
                         weights = advantage_weights(before, after, config.advantage_temperature)
-                    proposed, logits = self.proposal.components(latent, goal, steps)
+                    proposed, logits = self.proposal(latent, goal, steps)
                     reflex = (weights * reflex_misses(proposed, logits, action)).mean()
                     latent, goal, label = (
                         part[share] for part in pairs.energy_batch(config.seed, step, config.head_batch)

@@ -70,7 +70,7 @@ def _predictor(rows: Rows, weights: Weights) -> nn.Module:
 def _proposal(rows: Rows, weights: Weights) -> nn.Module:
     latent_dim, width = rows["latent"][0], len(weights["layers.0.bias"])
     max_steps = weights["layers.0.weight"].shape[1] - 2 * latent_dim - 1
-    return _loaded(Proposal(latent_dim, rows["actions"][0], max_steps, width), weights)
+    return _loaded(Proposal(latent_dim, rows["actions"][1], max_steps, width), weights)
 
 
 def _energy(rows: Rows, weights: Weights) -> nn.Module:

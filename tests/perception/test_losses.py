@@ -145,15 +145,19 @@ class Reader(torch.nn.Module):
 
 
 class Knowing(torch.nn.Module):
-    """As energy it is certain of the true steps to go, as proposal it knows what was done."""
+    """A reflex that knows what was done."""
 
-    max_steps = MAX_STEPS
-
-    def components(
+    def forward(
         self, latent: torch.Tensor, goal: torch.Tensor, left: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert left.equal((goal - latent)[:, 1:])
         return latent[:, None, 1:].expand(-1, 1, 4), torch.zeros(len(latent), 1)
+
+
+class Certain(torch.nn.Module):
+    """An energy that is certain of the true steps to go."""
+
+    max_steps = MAX_STEPS
 
     def forward(self, latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         steps = (goal - latent)[:, 1].long()
@@ -163,7 +167,7 @@ class Knowing(torch.nn.Module):
 
 
 def test_reflex_and_time_to_go_are_asked_for_what_was_done_on_the_way_to_each_goal() -> None:
-    models = Models(Reader(), Predictor(2, 3, 4), InverseDynamics(2, 4), Knowing(), Knowing())  # type: ignore[arg-type]
+    models = Models(Reader(), Predictor(2, 3, 4), InverseDynamics(2, 4), Knowing(), Certain())  # type: ignore[arg-type]
     terms = world_model_terms(models, numbered_sample(), 2, TOGETHER, torch.Generator().manual_seed(0))
     assert terms.reflex.item() == terms.time_to_go.item() == 0.0
 
@@ -211,9 +215,9 @@ def test_of_two_ways_the_reflex_learns_the_likelier_not_their_mean() -> None:
     taken = torch.where(torch.arange(300) < 200, 0.8, -0.8)[:, None]
     for _ in range(150):
         optimiser.zero_grad()
-        reflex_misses(*proposal.components(*scene), taken).mean().backward()
+        reflex_misses(*proposal(*scene), taken).mean().backward()
         optimiser.step()
-    answers, logits = proposal.components(*scene)
+    answers, logits = proposal(*scene)
     shares = logits.softmax(1)[0]
-    assert proposal(*scene).mean().item() == pytest.approx(0.8, abs=0.05)
+    assert answers[0, shares.argmax(), 0].item() == pytest.approx(0.8, abs=0.05)
     assert shares[answers[0, :, 0] < -0.7].sum().item() == pytest.approx(1 / 3, abs=0.05)
