@@ -43,6 +43,8 @@ class DatasetInfo(BaseModel):
     episodes: PositiveInt
     episodes_per_shard: PositiveInt
     session: PositiveInt
+    # Where it comes from: what the simulator can show again, and what only the arm that it was recorded on can.
+    source: Literal["simulator", "recorded"] = "simulator"
 
     @property
     def tool_dim(self) -> int:
