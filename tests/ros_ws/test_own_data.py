@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +20,13 @@ from jepa_arm_ros.messages import image_message
 import cli
 from hardware.arm.config import load_arm_config
 from hardware.arm.emulator.process import FakeArm
-from hardware.arm.priority import PRIORITY
 from hardware.camera.contract import Frame
 from hardware.robot import load_robot
 from perception.lerobot.reader import LeRobotDataset
 
 from ..perception.lerobot_format import read_whole
 from .conftest import STARTS_WITHIN_S, Operator
+from .hurried import hurried
 from .up_command import ROOT, Up
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
@@ -89,33 +86,11 @@ def start(tmp_path: Path) -> Iterator[Run]:
         )
         return started[-1]
 
-    ended = threading.Event()
-    hurrier = threading.Thread(target=hurry, args=(started, ended), daemon=True)
-    hurrier.start()
-    yield run
-    ended.set()
-    hurrier.join()
+    with hurried(lambda: [process.pid for process in started], HURRIED):
+        yield run
     for process in started:
         process.kill()
         process.communicate()
-
-
-def hurry(started: list[subprocess.Popen[str]], ended: threading.Event) -> None:
-    """Gate, arm and camera before the rest of the machine, if permitted: it may be busy with other things."""
-    hurried: set[Path] = set()
-    while not ended.wait(0.2):
-        for process in list(started):
-            with contextlib.suppress(OSError):
-                for thread in set(threads_to_hurry(process.pid)) - hurried:
-                    hurried.add(thread)
-                    os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(PRIORITY))
-
-
-def threads_to_hurry(pid: int) -> Iterator[Path]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            if any(node in Path(f"/proc/{child}/cmdline").read_text() for node in HURRIED):
-                yield from Path(f"/proc/{child}/task").iterdir()
 
 
 def output_of(process: subprocess.Popen[str], code: int = 0) -> str:

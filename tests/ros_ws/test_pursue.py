@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,19 +15,33 @@ import numpy as np
 import pytest
 from jepa_arm_bringup.graph import Graph
 from jepa_arm_interfaces.msg import SafetyStatus
+from sensor_msgs.msg import Image
 
 import cli
 
 from .conftest import ANSWERS_WITHIN_S, REST_RAD_S, Operator
+from .hurried import hurried
 from .up_command import ROOT
 
 pytestmark = pytest.mark.ros
 
 ENDS_WITHIN_S = 60.0
 INTERRUPTED = 130
-# The planner reaches its goal in most scenes, not in each.
-TRIED_SCENES = (21, 22, 23, 24)
+# The planner reaches its goal in most scenes, not in each; and a pause of this machine makes the gate stop.
+TRIED_SCENES = (21, 22, 23, 24, 25, 26)
+HURRIED = ("sim_node", "encoder_node", "planner_node", "gate_node")
+# Grey levels, of 255: the simulated camera has noise.
+NOISE = 4.0
 Pursue = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def running_graph(start_graph: Callable[..., Graph]) -> Iterator[Graph]:
+    """Of the reflex alone, which asks little of a busy machine."""
+    with hurried(lambda: [os.getpid()], HURRIED):
+        graph = start_graph(planner="mode1")
+        yield graph
+        graph.stop()
 
 
 @pytest.fixture
@@ -35,7 +49,15 @@ def pursue(running_graph: Graph) -> Iterator[Pursue]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cli", "pursue", "--domain-id", str(running_graph.domain_id), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "cli",
+            "pursue",
+            "--domain-id",
+            str(running_graph.domain_id),
+            *arguments,
+        ]
         started.append(
             subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
@@ -44,7 +66,7 @@ def pursue(running_graph: Graph) -> Iterator[Pursue]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def ended(process: subprocess.Popen[str], operator: Operator) -> str:
@@ -54,6 +76,14 @@ def ended(process: subprocess.Popen[str], operator: Operator) -> str:
     reader.start()
     assert operator.spin_until(lambda: not reader.is_alive(), ENDS_WITHIN_S), "pursue does not end"
     return said[0]
+
+
+def saved(path: Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def pixels(image: Image) -> np.ndarray:
+    return np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
 
 
 def goal_of_scene(graph: Graph, seed: int, path: Path) -> Path:
@@ -83,17 +113,14 @@ def test_a_snapshot_of_the_goal_is_pursued_until_it_is_reached(
     assert "reached the goal after" in said.splitlines()[-1]
 
 
-def test_what_the_camera_sees_now_is_saved_pixel_by_pixel(
-    running_graph: Graph, operator: Operator, tmp_path: Path
-) -> None:
-    path = tmp_path / "folder" / "now.png"
-    assert cli.main(["snapshot", str(path), "--domain-id", str(running_graph.domain_id)]) == 0
-    saved = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    goal = np.frombuffer(operator.goal_image.data, np.uint8).reshape(128, 128, 3)
-    assert saved.shape == goal.shape and not np.array_equal(saved, goal)
-    scene = operator.reset_scene(1)
-    start = np.frombuffer(scene.start_image.data, np.uint8).reshape(128, 128, 3)
-    assert np.abs(saved.astype(int) - start).mean() < 1.0, "the scene that stood there looks otherwise"
+def test_a_picture_is_saved_as_it_is(running_graph: Graph, operator: Operator, tmp_path: Path) -> None:
+    now = tmp_path / "folder" / "now.png"
+    assert cli.main(["snapshot", str(now), "--domain-id", str(running_graph.domain_id)]) == 0
+    seen, goal = saved(now), saved(goal_of_scene(running_graph, 1, tmp_path / "goal.png"))
+    scene = operator.reset_scene(1)  # which stood there when it was seen
+    assert np.array_equal(goal, pixels(scene.goal_image))
+    assert np.abs(seen.astype(int) - pixels(scene.start_image)).mean() < NOISE
+    assert not np.array_equal(seen, goal)
 
 
 def test_ctrl_c_cancels_the_goal_and_the_arm_rests_without_a_fault(
@@ -157,7 +184,10 @@ def test_what_cannot_be_a_goal_is_told_before_anyone_is_asked(
         ("pursue", str(empty)): f"{empty}: not a picture",
         ("pursue", str(tmp_path / "none.png")): "none.png: No such file",
         ("pursue", str(words), "--timeout", "nan"): "--timeout nan: seconds, 0 or more",
-        ("snapshot", str(tmp_path / "goal.jpg")): "goal.jpg: goal pictures are kept without loss: name a .png",
+        (
+            "snapshot",
+            str(tmp_path / "goal.jpg"),
+        ): "goal.jpg: goal pictures are kept without loss: name a .png",
     }
     for arguments, expected in told.items():
         assert cli.main(arguments) == 2
@@ -186,8 +216,6 @@ def test_a_scene_is_set_in_no_real_graph(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("jepa_arm_bringup.snapshot.SIMULATOR_WITHIN_S", 0.5)
-    started = time.monotonic()
     command = ["snapshot", str(tmp_path / "goal.png"), "--new-scene", "1", "--domain-id", str(own_domain)]
     assert cli.main(command) == 2
     assert f"there is no simulator in ROS domain {own_domain}" in capfd.readouterr().err
-    assert time.monotonic() - started < ENDS_WITHIN_S

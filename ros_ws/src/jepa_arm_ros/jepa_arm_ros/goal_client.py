@@ -90,7 +90,9 @@ class GoalClient:
     def wait_ready(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Until gate and planner are there, or `interrupted()`. Raises `EpisodeError` naming what is not."""
         if not self._wait(lambda: self.safety is not None or interrupted()):
-            raise EpisodeError(f"there is no safety gate in ROS domain {self._domain_id}: is the graph running?")
+            raise EpisodeError(
+                f"there is no safety gate in ROS domain {self._domain_id}: is the graph running?"
+            )
         if not self._wait(lambda: self._pursue.server_is_ready() or interrupted()):
             raise EpisodeError(
                 f"there is no planner in ROS domain {self._domain_id}: `jepa-arm up` with a bundle starts one"
@@ -143,7 +145,9 @@ class GoalClient:
         finally:
             if not result.done():
                 self._cancel(handle, result)
-        self._wait(lambda: self.safety is not None and self.safety.state != SafetyStatus.ACTIVE, RESTS_WITHIN_S)
+        self._wait(
+            lambda: self.safety is not None and self.safety.state != SafetyStatus.ACTIVE, RESTS_WITHIN_S
+        )
         answer = result.result().result
         if answer.outcome.startswith(REFUSED):
             raise GoalRefused(answer.outcome.removeprefix(REFUSED))
@@ -156,7 +160,9 @@ class GoalClient:
         if self.stopped:
             return self._gate_says()
         if time.monotonic() - self._heard_s > SILENT_AFTER_S:
-            return f"the planner has decided nothing for {SILENT_AFTER_S:g} s: no pictures, or no joint states"
+            return (
+                f"the planner has decided nothing for {SILENT_AFTER_S:g} s: no pictures, or no joint states"
+            )
         return ""
 
     def _gate_says(self) -> str:
