@@ -43,7 +43,7 @@ class DatasetInfo(BaseModel):
     episodes: PositiveInt
     episodes_per_shard: PositiveInt
     session: PositiveInt
-    # Where it comes from: what the simulator can show again, and what only the arm that it was recorded on can.
+    # The simulator can show its own again; what was recorded, only the arm that it was recorded on.
     source: Literal["simulator", "recorded"] = "simulator"
 
     @property

@@ -41,8 +41,8 @@ a goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX grap
 SIMULATOR = {
     "made_for": """Made for the simulated
 camera and table of this repository; it knows nothing of other cameras, objects or arms.""",
-    "data": "{episodes} episodes of play, {steps_per_episode} actions each ({rate_hz:g} Hz), seed {data_seed}, "
-    "in which no evaluation goal was used",
+    "data": "{episodes} episodes of play, {steps_per_episode} actions each ({rate_hz:g} Hz), "
+    "seed {data_seed}; no evaluation goal is among them",
     "made_by": """\
 jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
@@ -60,7 +60,8 @@ jepa-arm record --robot {robot} --arm … --camera … --task {task} --out data/
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
 jepa-arm export --run runs/{name} --data runs/{name}/data --out models/{name} --force""",
     "judged": """\
-How often it reaches its goals nobody has measured: the simulator cannot show what was recorded. Try it on the arm:
+How often it reaches its goals nobody has measured: the simulator cannot show what was recorded. Try it on
+the arm:
 ```
 jepa-arm up --bundle models/{name} --robot {robot} --arm … --camera …
 jepa-arm snapshot goal.png

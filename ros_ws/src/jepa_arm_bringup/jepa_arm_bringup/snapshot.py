@@ -54,7 +54,7 @@ def now(domain: int) -> NDArray[np.uint8]:
 
 
 def goal_of(domain: int, seed: int) -> NDArray[np.uint8]:
-    """Sets the simulator's scene of `seed`: uint8 (H, W, 3) RGB of its goal. Raises GraphError on a real arm."""
+    """Sets the scene of `seed`: uint8 (H, W, 3) RGB of its goal. Raises GraphError without a simulator."""
     from jepa_arm_ros.episode_client import EpisodeClient
     from jepa_arm_ros.messages import frame_from_image
 

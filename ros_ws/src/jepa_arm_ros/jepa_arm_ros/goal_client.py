@@ -4,8 +4,8 @@ with GoalClient(domain_id) as client:
     client.wait_ready()
     ending = client.pursue(image, timeout_s=60.0)
 
-Whatever ends the watching ends the pursuit too: the goal is cancelled, which brings the arm to rest; if nobody
-answers that, the gate is told to stop the arm.
+Whatever ends the watching ends the pursuit too: the goal is cancelled, which brings the arm to rest; if
+nobody answers that, the gate is told to stop the arm.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class GoalClient:
     """A node of the caller's process. One thread uses it; callbacks run while it waits for something."""
 
     def __init__(self, domain_id: int) -> None:
-        self._domain_id = domain_id
+        self._where = f"ROS domain {domain_id}"
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(f"jepa_arm_goal_{os.getpid()}", context=self._context)
@@ -87,16 +87,16 @@ class GoalClient:
         """Whether the gate has stopped the arm, or does so now."""
         return self.safety is not None and self.safety.state in STOPPED
 
+    @property
+    def _resting(self) -> bool:
+        return self.safety is not None and self.safety.state in (SafetyStatus.IDLE, SafetyStatus.STOPPED)
+
     def wait_ready(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Until gate and planner are there, or `interrupted()`. Raises `EpisodeError` naming what is not."""
         if not self._wait(lambda: self.safety is not None or interrupted()):
-            raise EpisodeError(
-                f"there is no safety gate in ROS domain {self._domain_id}: is the graph running?"
-            )
+            raise EpisodeError(f"there is no safety gate in {self._where}: is the graph running?")
         if not self._wait(lambda: self._pursue.server_is_ready() or interrupted()):
-            raise EpisodeError(
-                f"there is no planner in ROS domain {self._domain_id}: `jepa-arm up` with a bundle starts one"
-            )
+            raise EpisodeError(f"there is no planner in {self._where}: `jepa-arm up` with a bundle has one")
 
     def picture(self) -> Frame:
         """The next picture of the camera. Raises `EpisodeError` if none comes."""
@@ -105,8 +105,8 @@ class GoalClient:
         try:
             if not self._wait(lambda: bool(came)):
                 raise EpisodeError(
-                    f"no picture comes in ROS domain {self._domain_id}: the camera's diagnostics and the last "
-                    "messages of `jepa-arm up` say why (with --arm-only there is no camera)"
+                    f"no picture comes in {self._where}: the last messages of `jepa-arm up` say why "
+                    "(with --arm-only there is no camera)"
                 )
         finally:
             self.node.destroy_subscription(subscription)
@@ -145,9 +145,7 @@ class GoalClient:
         finally:
             if not result.done():
                 self._cancel(handle, result)
-        self._wait(
-            lambda: self.safety is not None and self.safety.state != SafetyStatus.ACTIVE, RESTS_WITHIN_S
-        )
+        self._wait(lambda: self._resting, RESTS_WITHIN_S)
         answer = result.result().result
         if answer.outcome.startswith(REFUSED):
             raise GoalRefused(answer.outcome.removeprefix(REFUSED))
@@ -160,9 +158,7 @@ class GoalClient:
         if self.stopped:
             return self._gate_says()
         if time.monotonic() - self._heard_s > SILENT_AFTER_S:
-            return (
-                f"the planner has decided nothing for {SILENT_AFTER_S:g} s: no pictures, or no joint states"
-            )
+            return f"no decision for {SILENT_AFTER_S:g} s: no pictures come, or no joint states"
         return ""
 
     def _gate_says(self) -> str:
