@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import cli
 from hardware.errors import RobotError
 from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
@@ -19,8 +17,6 @@ from perception.lerobot.layout import Recording
 from perception.lerobot.running import Row
 from perception.lerobot.writer import DatasetWriter
 from sim.own_data import Source, from_percent, import_dataset
-
-from ..conftest import TINY_SETTINGS
 
 ROBOT = load_robot("so101")
 KINEMATICS = Kinematics(ROBOT)
@@ -67,7 +63,7 @@ def test_pieces_hold_the_pictures_the_tool_and_how_far_it_was_sent(tmp_path: Pat
     record(tmp_path / "own", 62, 95)
     info = import_dataset(Source(tmp_path / "own"), tmp_path / "data", STEPS, no_news)
     found, episodes = load_dataset(tmp_path / "data")
-    assert found == info and (info.robot, info.task) == ("so101", "push-the-cube")
+    assert found == info and (info.robot, info.task, info.source) == ("so101", "push-the-cube", "recorded")
     assert (info.episodes, info.steps, info.period_s, info.session) == (5, STEPS, 0.1, 2)
     assert info.axes == ("x", "y", "z")[: len(info.axes)] and "y" in info.axes
     # The third piece is the second one of ... rows 0, 3, … of the second episode.
@@ -180,20 +176,3 @@ def test_an_import_finishes_what_was_cut(tmp_path: Path) -> None:
     import_dataset(Source(tmp_path / "own"), tmp_path / "data", STEPS, news.append)
     assert news[0] == "recovered 2.1 s of episode 1, which was cut"
     assert len(load_dataset(tmp_path / "data")[1]) == 4
-
-
-def test_export_and_card_name_the_commands_for_the_arm_it_was_recorded_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    record(tmp_path / "own", 190, 190, 190)
-    (tmp_path / "few.yaml").write_text(yaml.safe_dump(TINY_SETTINGS))
-    run, bundle = tmp_path / "run", tmp_path / "bundle"
-    trained = ["train", "--data", str(tmp_path / "own"), "--out", str(run)]
-    assert cli.main([*trained, "--config", str(tmp_path / "few.yaml")]) == 0
-    assert cli.main(["export", "--run", str(run), "--out", str(bundle)]) == 0
-    said, card = capfd.readouterr().out.splitlines()[-1], (bundle / "README.md").read_text()
-    assert f"try it: jepa-arm up --bundle {bundle} --arm … --camera …, then jepa-arm pursue" in said
-    assert "jepa-arm record --robot so101 --arm … --camera …" in card and "jepa-arm pursue goal.png" in card
-    for words in (said, card):
-        assert "jepa-arm collect" not in words and "jepa-arm eval" not in words
-    assert "simulated" not in card
