@@ -210,9 +210,8 @@ def test_the_first_arms_page_from_scan_to_pursuit_on_the_emulated_arm(
         reset = walk.take("stop --reset", **here)
         assert decisions(start, walk.take("pursue goal.png", timeout=3, **here), reset) >= 3
         assert "messages of" in output_of(recorded)
-        assert (
-            cli.main(walk.take("stop", **here)) == 0 and "stopped by the operator" in capfd.readouterr().out
-        )
+        assert cli.main(walk.take("stop", **here)) == 0
+        assert f"ROS domain {domain}: " in capfd.readouterr().out
         assert up.end(signal.SIGINT) == 130
     finally:
         up.kill_all()
@@ -231,7 +230,7 @@ def decisions(start: Run, pursue: list[str], reset: list[str]) -> int:
         process = start(*pursue)
         said = process.communicate(timeout=RECORDS_WITHIN_S)[0]
         assert process.returncode in (0, 1), said
-        if found := re.search(r"(\d+) decisions, energy \d", said.splitlines()[-1]):
+        if found := re.search(r"(\d+) decisions.*energy \d", said.splitlines()[-1]):
             return int(found.group(1))
         assert any(pause in said for pause in PAUSES), said
         assert cli.main(reset) == 0

@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
                 ending = client.pursue(image, args.timeout, progress.draw, interrupted.is_set)
             except GoalRefused as error:
                 raise PictureError(f"{args.picture}: {error}") from error
-    how = f"{ending.elapsed_s:.1f} s, {ending.decisions} decisions, energy {number(ending.energy, 2)}"
-    print(f"{ending.text} ({how})" if ending.decisions else ending.text)
+    decided = "" if ending.reached else f"{ending.decisions} decisions, "
+    how = f" ({ending.elapsed_s:.1f} s, {decided}energy {number(ending.energy, 2)})"
+    print(f"{ending.text}{how if ending.decisions else ''}")
     if interrupted.is_set():
         return INTERRUPTED
     return 0 if ending.reached else 1
