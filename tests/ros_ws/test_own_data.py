@@ -43,6 +43,7 @@ STARTS = 4
 HURRIED = ("gate_node", "arm_node", "camera_node")
 # Commands of the page whose tests are elsewhere: they ask a person, or run in the simulator (test_pursue).
 ELSEWHERE = (
+    "doctor",
     "fake-arm",
     "calibrate arm",
     "calibrate camera",
@@ -161,8 +162,10 @@ def test_the_first_arms_page_from_scan_to_pursuit_on_the_emulated_arm(
             "goal.png": str(tmp_path / "goal.png"),
         }
     )
+    walk.leave(ELSEWHERE)
     assert cli.main(walk.take("scan")) == 0 and "6 feetech servos" in capfd.readouterr().out
     assert cli.main(walk.take("cameras --show", seconds=0.5)) == 0
+    assert cli.main(walk.take("cameras")) == 0
 
     # A first recording is killed after some four seconds, the second one finishes its episode.
     record = walk.take("record --robot", "--by play", seed=1, seconds=600)
@@ -220,7 +223,6 @@ def test_the_first_arms_page_from_scan_to_pursuit_on_the_emulated_arm(
     assert cli.main(["bag", "to-dataset", str(bag), "--out", str(of_bag), "--robot", "so101"]) == 0
     assert len(read_whole(of_bag)) >= 30
 
-    walk.leave(ELSEWHERE)
     assert not walk.left, "the page has commands that nobody runs"
 
 
