@@ -52,6 +52,8 @@ COMMANDS = (
     Command("replay", "send a recorded episode through the gate again", "jepa_arm_bringup.replay"),
     Command("bag", "record the graph's topics as MCAP, make a dataset of that", "jepa_arm_bringup.bag"),
     Command("up", "start the ROS 2 graph and keep it running", "jepa_arm_bringup.up"),
+    Command("snapshot", "save what the camera sees as a goal picture", "jepa_arm_bringup.snapshot"),
+    Command("pursue", "give a goal picture to the running graph, and watch", "jepa_arm_bringup.pursue"),
     Command("status", "tell what the gate does and how control loops keep time", "jepa_arm_bringup.status"),
     Command("stop", "stop the arm, from any terminal; --reset lets it go on", "jepa_arm_bringup.stop"),
     Command("demo", "pursue goal pictures over ROS 2, with a report", "jepa_arm_bringup.demo"),

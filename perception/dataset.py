@@ -43,6 +43,8 @@ class DatasetInfo(BaseModel):
     episodes: PositiveInt
     episodes_per_shard: PositiveInt
     session: PositiveInt
+    # The simulator can show its own again; what was recorded, only the arm that it was recorded on.
+    source: Literal["simulator", "recorded"] = "simulator"
 
     @property
     def tool_dim(self) -> int:

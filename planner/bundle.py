@@ -166,6 +166,11 @@ class BundleInfo(_Section):
     training: dict[str, Any]
     metrics: dict[str, float]
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it was trained on recordings of an arm, which no simulator can show again."""
+        return bool(self.training.get("data_source") == "recorded")
+
 
 @dataclass(frozen=True)
 class Bundle:

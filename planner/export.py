@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planner.bundle import Bundle
 
 EXAMPLE = "jepa-arm export --run runs/panda-push --data data/panda-push --out models/panda-push"
 
@@ -33,8 +37,12 @@ def run(args: argparse.Namespace) -> int:
     for name, gap in gaps.items():
         print(f"{name}: ONNX agrees with torch to {gap:.1e}")
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    print(
-        f"bundle {bundle.name} ({size:.1f} MB) in {out}; "
-        f"try it: jepa-arm eval --task {bundle.info.task} --bundle {out}"
-    )
+    print(f"bundle {bundle.name} ({size:.1f} MB) in {out}; try it: {next_command(bundle, out)}")
     return 0
+
+
+def next_command(bundle: Bundle, path: Path) -> str:
+    """The simulator can set only its own scenes; what was recorded on an arm is tried on that arm."""
+    if bundle.info.recorded:
+        return f"jepa-arm up --bundle {path} --arm … --camera …, then jepa-arm pursue PICTURE"
+    return f"jepa-arm eval --task {bundle.info.task} --bundle {path}"

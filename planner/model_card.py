@@ -10,12 +10,9 @@ from planner.bundle import BundleInfo
 CARD = """# {name}
 
 A JEPA world model for the arm `{robot}` and the task `{task}`: an encoder, an action-conditioned predictor,
-a goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX graphs. Made for the simulated
-camera and table of this repository; it knows nothing of other cameras, objects or arms.
+a goal-conditioned reflex (Mode-1) and a learned time-to-go energy, as ONNX graphs. {made_for}
 
-- **Data**: {episodes} episodes of play, {steps_per_episode} actions each (10 Hz), seed {data_seed}; \
-the last {held_out:.0%} of the episodes were held out for the figures below. \
-Play never uses an evaluation goal.
+- **Data**: {data}; the last {held_out:.0%} of the episodes were held out for the figures below.
 - **Training**: {world_model_steps} world-model steps and {head_steps} head steps, seed {seed}, \
 {hours:.2f} hours on {threads} CPU thread(s), torch {torch}.
 - **Input**: {width}x{height} RGB, cropped and area-averaged to {image_size}x{image_size}.
@@ -30,30 +27,66 @@ Play never uses an evaluation goal.
 
 ## Made by
 ```
-jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
-jepa-arm train --data data/{name} --out runs/{name}{train_options}
-jepa-arm export --run runs/{name} --data data/{name} --out models/{name} --force
+{made_by}
 ```
 {recipe}
-Success rates, with intervals and baselines, are in the README of the repository, beside the command that
-measures them.
+{judged}
 
 ## Training settings
 ```yaml
 {config}```
 """
 
+# What only one of the two kinds of data lets one say: play of the simulator, and recordings of an arm.
+SIMULATOR = {
+    "made_for": """Made for the simulated
+camera and table of this repository; it knows nothing of other cameras, objects or arms.""",
+    "data": "{episodes} episodes of play, {steps_per_episode} actions each ({rate_hz:g} Hz), "
+    "seed {data_seed}; no evaluation goal is among them",
+    "made_by": """\
+jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
+jepa-arm train --data data/{name} --out runs/{name}{train_options}
+jepa-arm export --run runs/{name} --data data/{name} --out models/{name} --force""",
+    "judged": """\
+Success rates, with intervals and baselines, are in the README of the repository, beside the command that
+measures them.""",
+}
+RECORDED = {
+    "made_for": """Made for the arm,
+camera and table that it was recorded with, as they stood; it knows nothing of others.""",
+    "data": "{episodes} pieces of recorded episodes, {steps_per_episode} actions each ({rate_hz:g} Hz)",
+    "made_by": """\
+jepa-arm record --robot {robot} --arm … --camera … --task {task} --out data/{name}
+jepa-arm train --data data/{name} --out runs/{name}{train_options}
+jepa-arm export --run runs/{name} --data runs/{name}/data --out models/{name} --force""",
+    "judged": """\
+How often it reaches its goals nobody has measured: the simulator cannot show what was recorded. Try it on
+the arm:
+```
+jepa-arm up --bundle models/{name} --robot {robot} --arm … --camera …
+jepa-arm snapshot goal.png
+jepa-arm pursue goal.png
+```""",
+}
+
 
 def model_card(info: BundleInfo) -> str:
     """Markdown for the bundle's README.md."""
     training, config = info.training, info.training["config"]
     recipe = {key: value for key, value in config.items() if value != getattr(TrainConfig(), key)}
-    return CARD.format(
+    facts = {
         **{key: training[key] for key in ("episodes", "steps_per_episode", "data_seed", "world_model_steps")},
         **{key: training[key] for key in ("head_steps", "hours", "torch")},
-        name=info.name,
-        robot=info.robot,
-        task=info.task,
+        "name": info.name,
+        "robot": info.robot,
+        "task": info.task,
+        "rate_hz": 1 / info.action.period_s,
+        "train_options": " --config recipe.yaml" if recipe else "",
+    }
+    said = RECORDED if info.recorded else SIMULATOR
+    return CARD.format(
+        **facts,
+        **{part: text.format(**facts) for part, text in said.items()},
         held_out=config["held_out_share"],
         seed=config["seed"],
         threads=config["threads"],
@@ -65,7 +98,6 @@ def model_card(info: BundleInfo) -> str:
         period_s=info.action.period_s,
         block=info.action.block,
         metrics="\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items()),
-        train_options=" --config recipe.yaml" if recipe else "",
         recipe=f"where `recipe.yaml` holds\n```yaml\n{yaml.safe_dump(recipe)}```\n" if recipe else "",
         config=yaml.safe_dump(config, sort_keys=False),
     )

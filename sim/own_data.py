@@ -103,6 +103,7 @@ def import_dataset(source: Source, out: Path, steps: int, tell: Callable[[str], 
         episodes_per_shard=EPISODES_PER_SHARD,
         # All of it is one session; the trainer takes it in groups, the last of which it holds out.
         session=max(1, min(EPISODES_PER_SESSION, len(pieces) // 2)),
+        source="recorded",
     )
     write_description(out, info)
     remove_partial_files(out)

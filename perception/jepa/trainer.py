@@ -244,7 +244,7 @@ class Trainer:
     def _restore(self, state: dict[str, Any], path: Path) -> None:
         for name, found, wanted in (
             ("settings", state["config"], self.config.model_dump()),
-            ("dataset", state["info"], self.info.model_dump()),
+            ("dataset", DatasetInfo.model_validate(state["info"]).model_dump(), self.info.model_dump()),
             ("frozen encoder", state.get("frozen", {}), self.frozen),
         ):
             differing = [key for key in wanted if found.get(key) != wanted[key]]

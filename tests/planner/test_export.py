@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from planner import bundle_writer
 from planner.bundle import Bundle, load_bundle
 from planner.bundle_writer import PARITY_TOLERANCE, export_bundle
 from planner.errors import BundleError
+from planner.export import next_command
+from planner.model_card import model_card
 
 LATENT_DIM, BLOCK_DIM, MAX_STEPS = 16, 4, 20
 FILES = {
@@ -129,6 +132,20 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
     assert "jepa-arm export --run runs/panda-push --data data/panda-push --out models/panda-push" in card
     assert "4 world-model steps and 6 head steps" in card
     assert "| open_loop_normalised |" in card
+
+
+def test_a_bundle_of_recordings_names_the_commands_for_the_arm_of_the_recordings(bundle: Bundle) -> None:
+    training = {**bundle.info.training, "data_source": "recorded"}
+    recorded = replace(bundle, info=bundle.info.model_copy(update={"training": training}))
+    here = Path("models/cube")
+    told = next_command(recorded, here)
+    assert told == "jepa-arm up --bundle models/cube --arm … --camera …, then jepa-arm pursue PICTURE"
+    assert next_command(bundle, here) == "jepa-arm eval --task push --bundle models/cube"
+    card = model_card(recorded.info)
+    assert "jepa-arm record --robot panda --arm … --camera … --task push --out data/panda-push" in card
+    assert "jepa-arm pursue goal.png" in card
+    for words in ("jepa-arm collect", "jepa-arm eval", "Made for the simulated", "{"):
+        assert words not in card.partition("## Training settings")[0]
 
 
 def test_the_bundle_of_an_arm_with_a_gripper_knows_its_opening(

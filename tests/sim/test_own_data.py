@@ -63,7 +63,7 @@ def test_pieces_hold_the_pictures_the_tool_and_how_far_it_was_sent(tmp_path: Pat
     record(tmp_path / "own", 62, 95)
     info = import_dataset(Source(tmp_path / "own"), tmp_path / "data", STEPS, no_news)
     found, episodes = load_dataset(tmp_path / "data")
-    assert found == info and (info.robot, info.task) == ("so101", "push-the-cube")
+    assert found == info and (info.robot, info.task, info.source) == ("so101", "push-the-cube", "recorded")
     assert (info.episodes, info.steps, info.period_s, info.session) == (5, STEPS, 0.1, 2)
     assert info.axes == ("x", "y", "z")[: len(info.axes)] and "y" in info.axes
     # The third piece is the second one of ... rows 0, 3, … of the second episode.

@@ -64,6 +64,15 @@ def domains_to_ask(number: int | None) -> list[int]:
     return domains
 
 
+def domain_to_ask(number: int | None) -> int:
+    """The one domain among `domains_to_ask`. Raises `GraphError` if there are several."""
+    domains = domains_to_ask(number)
+    if len(domains) > 1:
+        several = ", ".join(map(str, domains))
+        raise GraphError(f"graphs run in the ROS domains {several}: choose one with --domain-id")
+    return domains[0]
+
+
 def _free_domain() -> Domain:
     start = os.getpid() % LAST_SAFE_DOMAIN
     for i in range(LAST_SAFE_DOMAIN):

@@ -7,3 +7,7 @@ class GraphError(RuntimeError):
 
 class DomainBusy(GraphError):
     """Another graph already runs in the ROS domain."""
+
+
+class PictureError(ValueError):
+    """A file is no goal picture, or none of this camera."""

@@ -11,3 +11,7 @@ class MessageError(ValueError):
 
 class EpisodeError(RuntimeError):
     """An episode could not be run through the graph: a service or action did not answer, or refused."""
+
+
+class GoalRefused(ValueError):
+    """The planner does not take a goal: a picture of another size, or it is not active."""
