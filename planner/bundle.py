@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from planner.world_model import WorldModel
 
 DESCRIPTION = "bundle.yaml"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 
 
 class _Section(BaseModel):
@@ -150,7 +150,7 @@ class HeldOutFile(_Section):
 class BundleInfo(_Section):
     """The content of `bundle.yaml`."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[1]
     name: str
     task: str
     robot: str

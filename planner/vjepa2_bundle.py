@@ -69,7 +69,7 @@ class Search(_Section):
 class VJepa2AcInfo(_Section):
     """The content of `bundle.yaml`. `action.limit_m` is the radius of the L1 ball of x, y, z."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[1]
     kind: Literal["vjepa2-ac"]
     name: str
     model: str

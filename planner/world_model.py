@@ -63,15 +63,17 @@ class WorldModel:
     def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
         """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps.
 
-        Of the answers that the reflex has, the likeliest.
+        Of the answers that the reflex has, the likeliest; in bundles of before it has but one.
         """
         inputs = {
             "latent": latents,
             "goal": np.broadcast_to(goal, latents.shape),
             "steps_left": steps_left[:, None].astype(np.float32),
         }
-        actions, logits = self._proposal.run(inputs)
-        return np.asarray(actions)[np.arange(len(latents)), np.argmax(logits, axis=1)]
+        actions, *logits = self._proposal.run(inputs)
+        if not logits:
+            return np.asarray(actions)
+        return np.asarray(actions)[np.arange(len(latents)), np.argmax(logits[0], axis=1)]
 
     def steps_to_go(self, latents: Array, goal: Array) -> Array:
         """Learned time-to-go (N,) in model steps from `latents` (N, D) to `goal` (D,)."""

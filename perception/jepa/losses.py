@@ -150,9 +150,9 @@ def _goal_terms(
         functional.cross_entropy(logits, torch.cat([left[later], elsewhere]), reduction="none")
     )
     moving = later & (left > 0)
-    proposed = models.proposal(now[moving], goal[moving], left[moving].float()[:, None])
+    answers, logits = models.proposal(now[moving], goal[moving], left[moving].float()[:, None])
     taken = sample.actions[:, :, None].expand(-1, -1, count, -1)[moving]
-    return _mean_over_processes(reflex_misses(*proposed, taken)), time_to_go
+    return _mean_over_processes(reflex_misses(answers, logits, taken)), time_to_go
 
 
 def _mean_over_processes(errors: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ class Proposal(nn.Module):
     """
 
     ANSWERS = 4
+    layers: nn.Sequential
     steps: Tensor
 
     def __init__(self, latent_dim: int, action_dim: int, max_steps: int, width: int = 512) -> None:

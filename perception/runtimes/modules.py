@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -30,6 +31,22 @@ class StepsToGo(nn.Module):
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
         return self.energy.steps_to_go(latent, goal)
+
+
+class OneAnswer(nn.Module):
+    """The proposal graph of bundles that were exported before it had several answers."""
+
+    steps: Tensor
+
+    def __init__(self, proposal: Proposal, width: int, action_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("steps", proposal.steps, persistent=False)
+        *layers, _ = proposal.layers
+        self.layers = nn.Sequential(*layers, nn.Linear(width, action_dim))
+
+    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
+        code = torch.relu(1.0 - (steps_left - self.steps).abs())
+        return torch.tanh(self.layers(torch.cat([latent, goal, code], dim=1)))
 
 
 def load_module(path: Path, rows: Rows) -> nn.Module:
@@ -70,7 +87,9 @@ def _predictor(rows: Rows, weights: Weights) -> nn.Module:
 def _proposal(rows: Rows, weights: Weights) -> nn.Module:
     latent_dim, width = rows["latent"][0], len(weights["layers.0.bias"])
     max_steps = weights["layers.0.weight"].shape[1] - 2 * latent_dim - 1
-    return _loaded(Proposal(latent_dim, rows["actions"][1], max_steps, width), weights)
+    action_dim = rows["actions"][-1]
+    proposal = Proposal(latent_dim, action_dim, max_steps, width)
+    return _loaded(proposal if "logits" in rows else OneAnswer(proposal, width, action_dim), weights)
 
 
 def _energy(rows: Rows, weights: Weights) -> nn.Module:

@@ -89,6 +89,15 @@ def test_openvino_agrees_on_shipped_graphs(path: Path) -> None:
             assert gap(OnnxSession(file).run(inputs), session.run(inputs)) <= TOLERANCES[variant.name], graph
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_torch_agrees_on_shipped_reflexes_of_one_answer_and_of_several(path: Path) -> None:
+    file = path.with_stem("proposal")
+    session = PyTorch().open(file, None, "fp32")
+    inputs = random_rows(session.inputs, 16)
+    # The weights beside the graphs are in half precision.
+    assert gap(OnnxSession(file).run(inputs), session.run(inputs)) <= 0.01
+
+
 def test_an_encoder_on_any_runtime_keeps_the_encoder_s_contract(variant: Variant, tiny_bundle: Path) -> None:
     path = tiny_bundle / "encoder.onnx"
     encoder = GraphEncoder(opened(variant, path), path, file_sha256(path))

@@ -134,8 +134,8 @@ def test_a_graph_changed_after_loading_is_refused_when_opened(folder: Path) -> N
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("schema_version", 1, "has schema_version 1, this release reads 2"),
-        ("schema_version", None, "has schema_version None, this release reads 2"),
+        ("schema_version", 2, "has schema_version 2, this release reads 1"),
+        ("schema_version", None, "has schema_version None, this release reads 1"),
         ("colour", "red", "colour: Extra inputs are not permitted"),
         ("action.speed", 1.0, "action.speed: Extra inputs are not permitted"),
         ("graphs.decoder", {"file": "d.onnx", "sha256": "0" * 64}, "graphs.decoder: Extra inputs"),
