@@ -21,8 +21,9 @@ from planner.errors import PlannerError
 from planner.planners import make_planner
 from planner.surprise import LONGEST, SHORTEST, Caution, SurpriseMonitor
 
-# Arrived: the learned time-to-go stays below this many model steps for this long.
-REACHED_STEPS = 0.5
+# Arrived: the learned time-to-go stays below this many model steps for this long. An arm on its way covers
+# them in less; at rest on the goal, time-to-go is still wrong by about as many.
+REACHED_STEPS = 3.0
 REACHED_HOLD_NS = 1_000_000_000
 # A command that is followed later than this after its frame, or has no successor for that long, does not do
 # what the world model was told: commands are refused or run out then.

@@ -14,7 +14,7 @@ ROS = ("ros_ws/src/jepa_arm_ros/jepa_arm_ros", "ros_ws/src/jepa_arm_bringup")
 OURS = {Path(part).stem for part in CORE} | {"jepa_arm_ros", "jepa_arm_bringup", "jepa_arm_interfaces"}
 # The package that brings a module of another name.
 BROUGHT_BY = {
-    "mcap_ros2": "mcap_ros2_support",
+    "mcap_ros2": "mcap-ros2-support",
     "cuda": "cuda-bindings",
     "cv2": "opencv-python-headless",
     "pinocchio": "pin",

@@ -55,6 +55,7 @@ ELSEWHERE = (
     "pursue cube.png",
 )
 PAUSES = (
+    "sends no joint states",
     "no joint state for",
     "last accepted",
     "sends no pictures",

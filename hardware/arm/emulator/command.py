@@ -1,4 +1,4 @@
-"""`jepa-arm fake-arm`: servos on a pty, for trying everything out without an arm.
+"""`jepa-arm fake-arm`: servos on a pty, at the robot's home, for trying everything out without an arm.
 
 Faults come at their time (`--faults`), or while it runs, one to a line on standard input: `lost:3`, `clear`
 (ends every fault and plugs a pulled cable in again), `turn 3 1500` (someone turns a limp shaft), `show`.
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from hardware.arm.emulator.make import emulated_bus
     from hardware.arm.emulator.port import FakePort
     from hardware.errors import ArmError
+    from hardware.robot import load_robot
 
     if args.list_faults:
         for name, kind in KINDS.items():
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         raise ArmError(f"{args.config}: is for bus {config.bus}, not --bus {args.bus}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.getsignal(signal.SIGINT))
-    with FakePort(emulated_bus(config), args.link) as port:
+    home = {joint.name: joint.home for joint in load_robot(config.robot).joints}
+    with FakePort(emulated_bus(config, home), args.link) as port:
         print(port.path, flush=True)
         for words in args.faults:
             port.inject(words)
