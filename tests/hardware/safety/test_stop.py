@@ -44,7 +44,7 @@ def test_without_acceleration_a_stop_is_straight_and_the_quickest_that_is(v):
     # A full length f less a ramp r: at least one of v/f = A, v/(f r) = J and r = f holds, on the worst joint.
     full_s, ramp_s = braking_times(v, A, J)
     assert way.duration_s == full_s + ramp_s
-    if v.any():
+    if np.abs(v).max() > 1e-100:  # squares of less are rounded to nothing
         assert max((np.abs(v) / A).max() / full_s, ramp_s / full_s) == pytest.approx(1.0)
         assert (np.abs(v) / J).max() / (full_s * ramp_s) == pytest.approx(1.0)
         for share in (0.2, 0.5, 0.9):
