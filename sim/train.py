@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder; one that was begun is resumed")
     parser.add_argument("--config", type=Path, help="YAML that overrides training settings")
     parser.add_argument("--seed", type=int, help="overrides the settings' seed")
+    parser.add_argument(
+        "--from",
+        dest="begin_from",
+        metavar="BUNDLE",
+        help="begin with what this bundle has learned, as models/panda-push: fewer steps and less play do",
+    )
     parser.add_argument("--encoder", help="frozen encoder to train on top of, such as vjepa2-vitl")
     parser.add_argument("--encoder-weights", metavar="FILE", help="its official file, vitl.pt")
     own = parser.add_argument_group("LeRobot datasets")
@@ -50,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from perception.jepa.distributed import process_group, rank
     from perception.jepa.trainer import Trainer
 
-    options = {"seed": args.seed, "encoder": args.encoder, "encoder_weights": args.encoder_weights}
+    options = {
+        "seed": args.seed,
+        "begin_from": args.begin_from,
+        "encoder": args.encoder,
+        "encoder_weights": args.encoder_weights,
+    }
     overrides = {name: value for name, value in options.items() if value is not None}
     config = load_config(args.config, **overrides)
     with process_group():

@@ -6,7 +6,8 @@ import os
 
 # Above what others give real-time priority without need (1), below what the kernel keeps for itself (50).
 PRIORITY = 10
-# For a thread that shares an interpreter or a lock with one of the above, which waits while it waits.
+# For a thread that shares an interpreter with one of the above, which waits while it waits. It takes this
+# once its work is short: starting up with it would keep the rest of the machine waiting.
 NEXT_PRIORITY = PRIORITY - 1
 HOW_TO_PERMIT = (
     f"a busy machine may stop the arm; `@realtime - rtprio {PRIORITY}` in /etc/security/limits.conf permits "

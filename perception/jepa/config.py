@@ -21,6 +21,7 @@ class TrainConfig(BaseModel):
 
     encoder: str | None = Field(default=None, description="a frozen one, vjepa2-NAME; None: our own, trained")
     encoder_weights: str | None = Field(default=None, description="official file of the frozen encoder")
+    begin_from: str | None = Field(default=None, description="a bundle whose weights to begin with")
     latent_dim: int = Field(default=64, ge=2)
     block: int = Field(default=2, ge=1, description="actions of 0.1 s in one step of the world model")
     window: int = Field(default=7, description="model steps in a training window")

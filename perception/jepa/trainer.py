@@ -37,6 +37,7 @@ from perception.jepa.losses import (
 )
 from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_views, read_health
+from perception.jepa.warm_start import start_from
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 from perception.vjepa2.frozen import Readout, kept_features, load_frozen
 
@@ -116,6 +117,10 @@ class Trainer:
         if path.exists():
             trainer._restore(read_checkpoint(path), path)
             _say(f"resuming {out} at step {trainer.world_model_step} + {trainer.head_step}")
+        elif config.begin_from is not None:
+            fitted = start_from(Path(config.begin_from), trainer._models())
+            anew = ", ".join(sorted(trainer._models().keys() - set(fitted))) or "nothing"
+            _say(f"beginning with {', '.join(fitted)} of {config.begin_from}; from scratch: {anew}")
         return trainer
 
     def train_world_model(self) -> None:

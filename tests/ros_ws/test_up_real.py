@@ -92,7 +92,6 @@ class User:
         node.create_subscription(PlanStatus, "planner/status", self.on_plan, qos.RECORD)
         node.create_subscription(JointTrajectory, SETPOINTS, self.setpoints.append, qos.COMMAND)
         node.create_subscription(JointState, "joint_states", self.joints.append, qos.JOINT_STATES)
-        self.recover = node.create_client(Trigger, "arm/recover")
         self.reset = node.create_client(Trigger, "safety/reset")
         self.action = ActionClient(node, PursueGoal, "pursue_goal")
 
@@ -113,18 +112,15 @@ class User:
         assert self.peer.spin_until(accepted.done) and accepted.result().accepted
 
     def pursue_until(self, picture: Path, turned_rad: Callable[[], float]) -> None:
-        """Until the arm has moved. A gate that stops it before, for surprise or a busy machine, is reset, and
-        an arm that fell silent while everything started is told to recover."""
+        """Until the arm has moved. A gate that stops it before, for surprise or a busy machine, is reset."""
         give_up_s = time.monotonic() + MOVES_WITHIN_S
         self.pursue(picture)
         while turned_rad() < MOVED_RAD or not self.plans or not self.setpoints:
             assert time.monotonic() < give_up_s, f"{self.plans} plans, {self.safety}"
             self.peer.executor.spin_once(timeout_sec=0.02)
             if self.safety.state == SafetyStatus.STOPPED:
-                silent = self.safety.reason == "state_stale" and self.recover.service_is_ready()
-                for service in (self.recover, self.reset) if silent else (self.reset,):
-                    answer = service.call_async(Trigger.Request())
-                    assert self.peer.spin_until(answer.done)
+                answer = self.reset.call_async(Trigger.Request())
+                assert self.peer.spin_until(answer.done)
                 self.pursue(picture)
 
 

@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from hardware.arm.config import arm_config_for
 from hardware.arm.contract import Arm, Diagnosed, JointCommand
+from hardware.arm.priority import NEXT_PRIORITY, come_first
 from hardware.arm.servo_arm import ServoArm
 from hardware.control_loop import ANY_CORE, Timed
 from hardware.robot import load_robot
@@ -88,6 +89,7 @@ class ArmNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.timer.reset()
+        come_first(NEXT_PRIORITY)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -147,7 +149,7 @@ class ArmNode(LifecycleNode):
 
 
 def main() -> None:
-    exit_with(ArmNode, urgent=True)
+    exit_with(ArmNode)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from hardware.arm.priority import NEXT_PRIORITY, come_first
 from hardware.control_loop import ANY_CORE, ControlLoop
 from hardware.kinematics import Kinematics
 from hardware.robot import load_robot
@@ -114,6 +115,7 @@ class GateNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.loop.start()
+        come_first(NEXT_PRIORITY)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -230,7 +232,7 @@ def counters(status: GateStatus) -> dict[str, int]:
 
 
 def main() -> None:
-    exit_with(GateNode, urgent=True)
+    exit_with(GateNode)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,12 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from hardware.arm.priority import NEXT_PRIORITY, come_first
-
 # EventsExecutor.spin() neither returns on a signal nor lets Python see one: spin in slices instead.
 SPIN_SLICE_S = 0.2
 
 
-def run_node(make_node: Callable[[], Node], urgent: bool = False) -> int:
-    """Spin the node until SIGINT or SIGTERM. Returns the exit code: 2 for what the user can mend.
-
-    An `urgent` node spins with real-time priority, where that is permitted: a control loop in its process
-    waits for its callbacks, as Python runs one thread at a time.
-    """
+def run_node(make_node: Callable[[], Node]) -> int:
+    """Spin the node until SIGINT or SIGTERM. Returns the exit code: 2 for what the user can mend."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop: Future = Future()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,8 +30,6 @@ def run_node(make_node: Callable[[], Node], urgent: bool = False) -> int:
         return 2
     executor = EventsExecutor()
     executor.add_node(node)
-    if urgent:
-        come_first(NEXT_PRIORITY)
     try:
         while not stop.done():
             executor.spin_until_future_complete(stop, SPIN_SLICE_S)
@@ -48,5 +40,5 @@ def run_node(make_node: Callable[[], Node], urgent: bool = False) -> int:
     return 0
 
 
-def exit_with(make_node: Callable[[], Node], urgent: bool = False) -> None:
-    sys.exit(run_node(make_node, urgent))
+def exit_with(make_node: Callable[[], Node]) -> None:
+    sys.exit(run_node(make_node))
