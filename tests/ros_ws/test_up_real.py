@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]  # it collects, trains 
 PICTURES, PLAYED = 40, 6000  # at 30 Hz: longer than any of these tests takes
 SETPOINTS = "joint_trajectory_controller/joint_trajectory"
 MOVED_RAD, MOVES_WITHIN_S = 0.02, 90.0
+LATELY_S, MOST_S = 0.05, 0.2
 INTERRUPTED = 130
 
 StartControllers = Callable[[int], None]
@@ -63,19 +64,26 @@ def so101_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle
 
 
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
     """A folder of pictures in which something moves to and fro for some minutes."""
-    folder = tmp_path_factory.mktemp("film")
-    pictures = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path / "film"
+    folder.mkdir()
+    (tmp_path / "pictures").mkdir()
+    play(folder)
+    for i in range(PLAYED):
+        (folder / f"{i:05}.png").symlink_to(tmp_path / "pictures" / f"{i % PICTURES}.png")
+    return folder
+
+
+def play(film: Path, frozen: bool = False) -> None:
+    """From now on its pictures show something that moves; `frozen`: they all have the same bytes."""
     for i in range(PICTURES):
         picture = np.full((128, 128, 3), 90, np.uint8)
-        at = 20 + 2 * min(i, PICTURES - i)
+        at = 20 + 2 * (0 if frozen else min(i, PICTURES - i))
         picture[50:70, at : at + 20] = (30, 30, 200)
-        cv2.imwrite(str(pictures / f"{i}.png"), picture)
-    for i in range(PLAYED):
-        (folder / f"{i:05}.png").symlink_to(pictures / f"{i % PICTURES}.png")
-    return folder
+        cv2.imwrite(str(film.parent / "new.png"), picture)
+        (film.parent / "new.png").replace(film.parent / "pictures" / f"{i}.png")
 
 
 class User:
@@ -186,6 +194,37 @@ def test_a_goal_picture_moves_a_servo_arm_and_ctrl_c_leaves_it_held(
         assert graph.end(signal.SIGINT) == INTERRUPTED
         assert "Traceback" not in graph.output, graph.output
         assert all(port.torques().values()), "the arm file says on_disconnect: hold"
+
+
+def test_the_arm_rests_within_200_ms_when_the_camera_freezes(
+    so101_bundle: Path, film: Path, up: StartUp, sit_down: Callable[[Up], User]
+) -> None:
+    """Its frames go on, with new stamps, and show the same."""
+    robot = load_robot("so101")
+    config = arm_config_for("feetech", robot)
+    with FakeArm(config, {joint.name: joint.home for joint in robot.joints}) as port:
+        driven = ("--robot", "so101", "--arm", "feetech", "--port", port.path)
+        graph = up(*driven, "--camera", f"file:{film}", "--bundle", str(so101_bundle))
+        graph.wait_for("ready", STARTS_WITHIN_S)
+        graph.wait_for("gate: active", STARTS_WITHIN_S)
+        user = sit_down(graph)
+
+        def moved_lately() -> float:
+            now_s, moved_s = port.moved()
+            return MOVED_RAD if now_s - moved_s < LATELY_S else 0.0
+
+        give_up_s = time.monotonic() + MOVES_WITHIN_S
+        while user.safety.reason not in ("command_stale", "image_stale"):
+            # This bundle has no skill: what it does may surprise it before, which stops the arm as well.
+            assert time.monotonic() < give_up_s, user.safety
+            play(film)
+            user.pursue_until(film / "00000.png", moved_lately)
+            frozen_s, _ = port.moved()
+            play(film, frozen=True)
+            assert user.peer.spin_until(lambda: user.safety.state == SafetyStatus.STOPPED), user.safety
+        assert port.moved()[1] - frozen_s <= MOST_S
+        graph.end(signal.SIGINT)
+        assert "every frame has the same bytes" in graph.output, graph.output
 
 
 def test_a_goal_picture_moves_an_arm_that_ros2_control_drives(
