@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]  # it collects, trains 
 PICTURES, PLAYED = 40, 6000  # at 30 Hz: longer than any of these tests takes
 SETPOINTS = "joint_trajectory_controller/joint_trajectory"
 MOVED_RAD, MOVES_WITHIN_S = 0.02, 90.0
-LATELY_S, MOST_S = 0.05, 0.2
+LATELY_S, MOST_S, FRAME_S = 0.05, 0.2, 1 / 30
 INTERRUPTED = 130
 
 StartControllers = Callable[[int], None]
@@ -222,7 +222,8 @@ def test_the_arm_rests_within_200_ms_when_the_camera_freezes(
             frozen_s, _ = port.moved()
             play(film, frozen=True)
             assert user.peer.spin_until(lambda: user.safety.state == SafetyStatus.STOPPED), user.safety
-        assert port.moved()[1] - frozen_s <= MOST_S
+        # The first of the pictures that are all the same is a new one.
+        assert port.moved()[1] - frozen_s <= MOST_S + FRAME_S
         graph.end(signal.SIGINT)
         assert "every frame has the same bytes" in graph.output, graph.output
 
