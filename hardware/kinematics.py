@@ -214,6 +214,12 @@ class CartesianServo:
         return JointCommand(robot.joint_names, goal, velocities, duration_s, stamp_ns)
 
 
+def box_text(low: ArrayLike, high: ArrayLike) -> str:
+    """A box (3,), (3,) in metres, in words."""
+    sides = zip(AXES, np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))
+    return ", ".join(f"{axis} {least:.2f} to {most:.2f}" for axis, least, most in sides) + " m"
+
+
 def _residual(solution: InverseSolution) -> float:
     """One figure to compare solutions by; a metre weighs as a radian, as in the least squares."""
     return float(np.hypot(solution.position_error_m, solution.rotation_error_rad))

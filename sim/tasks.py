@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware.kinematics import GRIPPER
+from hardware.kinematics import GRIPPER, box_text
 from hardware.robot import Robot
 from sim.blocks import GRASP_CUBE, PUSH_CUBE, TEE, Block
 from sim.conditions import NOMINAL, Conditions
@@ -161,6 +161,13 @@ def check_robot(task: Task, robot: Robot) -> None:
     """Raises SimulationError if `robot` cannot do `task`."""
     if task.grasps and robot.gripper is None:
         raise SimulationError(f"task {task.name} needs a gripper, robot {robot.name} has none: name another")
+    low, high = robot.workspace_min, robot.workspace_max
+    if np.any(low > task.tool_low) or np.any(high < task.tool_high):
+        # No demonstration would ever succeed there, and a goal is the end of one.
+        raise SimulationError(
+            f"task {task.name} moves the tool over {box_text(task.tool_low, task.tool_high)}; "
+            f"robot {robot.name} has only {box_text(low, high)}: name another robot"
+        )
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,20 @@ def test_a_task_that_grasps_is_refused_to_a_robot_without_a_gripper() -> None:
         make_loop(make_task("pick-place"), load_robot("panda"))
 
 
+@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("robot", ["so101", "koch"])
+def test_a_task_is_refused_to_an_arm_whose_workspace_ends_before_it(name: str, robot: str) -> None:
+    small = load_robot(robot)
+    with pytest.raises(SimulationError, match=rf"task {name} moves the tool over x 0\.3.*robot {robot} has"):
+        make_loop(make_task(name), small)
+
+
+@pytest.mark.parametrize("robot", ["panda", "xarm6", "iiwa"])
+def test_the_arms_that_reach_over_a_task_are_taken(robot: str) -> None:
+    for name in ("reach", "push", "push-far", "push-pose"):
+        check_robot(make_task(name), load_robot(robot))
+
+
 # How far from the goal
 
 

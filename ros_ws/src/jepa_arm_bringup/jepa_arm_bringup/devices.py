@@ -36,9 +36,16 @@ def device_robot(args: argparse.Namespace) -> Robot:
     from hardware.robot import load_robot
 
     if args.arm is None:
-        from sim.tasks import make_task
+        from sim.errors import SimulationError
+        from sim.tasks import check_robot, make_task
 
-        return load_robot(args.robot or make_task(args.scene or "push").robot)
+        task = make_task(args.scene or "push")
+        robot = load_robot(args.robot or task.robot)
+        try:
+            check_robot(task, robot)
+        except SimulationError as error:
+            raise GraphError(f"{error}; without --arm the simulator stands in for the arm") from error
+        return robot
     if args.robot is None:
         raise GraphError("--arm needs --robot: whose joints its servos move")
     return load_robot(args.robot)
