@@ -152,7 +152,7 @@ def install_torch(log: TextIO) -> None:
 
 
 def install_project(log: TextIO) -> None:
-    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,data,sim,train,realsense,dev]"], log)
+    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,data,gamepad,sim,train,realsense,dev]"], log)
 
 
 def install_project_for_a_robot(log: TextIO) -> None:

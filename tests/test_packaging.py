@@ -22,6 +22,7 @@ BROUGHT_BY = {
     "pybullet_utils": "pybullet",
     "typing_extensions": "pydantic",
     "ruamel": "ruamel.yaml",
+    "sdl2": "pysdl2",
     "yaml": "pyyaml",
 }
 FROM_THE_MAKER_OF_THE_DEVICE = {"tensorrt"}

@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hardware.arm.contract import JointCommand, JointState
-from hardware.kinematics import AXES, GRIPPER, CartesianServo, Kinematics
+from hardware.errors import ArmError
+from hardware.kinematics import AXES, GRIPPER, CartesianServo, Kinematics, box_text
 from hardware.robot import Robot
 
 # A command reaches this far ahead; the next one comes well before.
 COMMAND_S = 0.1
 # How far (m) the tool may be from where it was sent before it is led on from where it is.
 NEAR_M = 0.03
+# The gate allows for as much (`GateConfig.workspace_tolerance_m`).
+OUTSIDE_M = 0.002
 
 Vector = NDArray[np.float64]
 
@@ -83,6 +86,19 @@ class ToolMotion:
         displacement = np.append(way[self._moving], [grip * COMMAND_S] * self._grips)
         command = self._servo.joint_command(state, displacement, COMMAND_S, state.stamp_ns)
         return command if moves else replace(command, velocities=np.zeros_like(command.velocities))
+
+
+def check_begins_inside(robot: Robot, kinematics: Kinematics, state: JointState) -> None:
+    """Raises ArmError if the tool is outside the workspace, where every first motion would be refused."""
+    tool = kinematics.tool_position(state.ordered(robot.joint_names).positions)
+    low, high = robot.workspace_min - OUTSIDE_M, robot.workspace_max + OUTSIDE_M
+    if not ((low <= tool) & (tool <= high)).all():
+        at = ", ".join(f"{axis} {place:.3f}" for axis, place in zip(AXES, tool))
+        raise ArmError(
+            f"the tool is at {at} m, outside the workspace of {robot.name} "
+            f"({box_text(robot.workspace_min, robot.workspace_max)}): move it inside by hand, with its power "
+            "off, and start again"
+        )
 
 
 def limited(way: Vector, most: float) -> Vector:

@@ -14,7 +14,7 @@ from sim.control import CONTROL_HZ, DECISION_S, ControlLoop
 from sim.errors import SimulationError
 from sim.results import HOLD_S, TOLERANCE_M
 from sim.scripts import limited
-from sim.tasks import TASKS, TOLERANCE_RAD, distance_m, make_loop, make_task, new_episode
+from sim.tasks import TASKS, TOLERANCE_RAD, check_robot, distance_m, make_loop, make_task, new_episode
 
 LoopFor = Callable[..., ControlLoop]
 SEEDS = (0, 1, 2)

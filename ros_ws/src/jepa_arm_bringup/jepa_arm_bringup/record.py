@@ -7,6 +7,8 @@ loses at most the second it is in: the next `record` or `train` finishes the res
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ EXAMPLE = (
     "jepa-arm record --robot so101 --arm feetech --port /dev/ttyACM0 --camera uvc:/dev/video0 "
     '--by keyboard --task "push the cube" --out data/cube'
 )
-SOURCES = ("keyboard", "play", "leader")
+SOURCES = ("keyboard", "gamepad", "play", "leader")
 LOG_DIR = Path("out/record/logs")
 
 
@@ -37,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--height", type=float, metavar="M", help="keep the tool at this height above the arm's base"
     )
     parser.add_argument("--seed", type=int, default=0, help="of play (default: 0)")
+    parser.add_argument(
+        "--gamepad", metavar="NAME|INDEX", help="which gamepad (default: the first that is plugged in)"
+    )
     parser.add_argument("--leader", help="arm file of the leader arm, or its bus: feetech, dynamixel")
     parser.add_argument("--leader-port", default="", help="its serial port (default: its arm file's)")
     parser.add_argument("--camera-name", default="front", help="observation.images.NAME (default: front)")
@@ -50,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     enter_ros_environment()
     from jepa_arm_ros.arm_client import ArmClient
 
+    from hardware.kinematics import Kinematics
+    from hardware.teleop.contract import check_begins_inside
     from jepa_arm_bringup.devices import device_graph, device_robot
     from jepa_arm_bringup.evaluate import fresh
     from jepa_arm_bringup.recording import Recorder, Wanted
@@ -64,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     recording = Recording(robot.name, robot.joint_names, args.camera_name, mount.width, mount.height, fps)
     recording.check()
     graph = device_graph(args, camera=True, log_dir=fresh(LOG_DIR), tell=lambda line: None)
-    source = make_source(args, robot)
+    source = make_source(args, robot, tell)
     try:
         for line in recover(args.out):
             tell(line)
@@ -74,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             tell("starting arm, camera and gate")
             graph.wait_ready(READY_TIMEOUT_S)
             with ArmClient(graph.domain_id, robot) as client, Terminal() as terminal:
+                check_begins_inside(robot, Kinematics(robot), client.wait_ready())
                 wanted = Wanted(args.task, args.episodes, args.seconds, automatic=args.by == "play")
                 Recorder(robot, client, source, writer, terminal, wanted, graph.ended, tell).run()
     finally:
@@ -89,14 +97,17 @@ def check(args: argparse.Namespace) -> None:
         raise GraphError("--by play needs --seconds: how long an episode is")
     for name in ("episodes", "seconds", "fps", "speed"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise GraphError(f"--{name} {value:g} must be more than zero")
+        if value is not None and not 0 < value < math.inf:
+            raise GraphError(f"--{name} {value:g} must be a number above zero")
+    if args.gamepad is not None and args.by != "gamepad":
+        raise GraphError("--gamepad says which one moves the arm: add --by gamepad")
 
 
-def make_source(args: argparse.Namespace, robot: Robot) -> Source:
+def make_source(args: argparse.Namespace, robot: Robot, tell: Callable[[str], None]) -> Source:
     from hardware.arm.config import arm_config_for
     from hardware.kinematics import Kinematics
     from hardware.teleop.contract import ToolMotion
+    from hardware.teleop.gamepad import Gamepad
     from hardware.teleop.keyboard import Keyboard
     from hardware.teleop.leader import Leader
     from hardware.teleop.play import Play
@@ -110,4 +121,6 @@ def make_source(args: argparse.Namespace, robot: Robot) -> Source:
         raise GraphError(f"--height: {error}") from error
     if args.by == "play":
         return Play(robot, kinematics, motion, args.speed, args.seed, args.height)
+    if args.by == "gamepad":
+        return Gamepad(robot, motion, args.speed, tell, args.gamepad)
     return Keyboard(robot, motion, args.speed)
