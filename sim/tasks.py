@@ -31,6 +31,8 @@ TOLERANCE_RAD = float(np.radians(15.0))
 REST_SPEED_M_S = 0.02
 # A block at the end of the reach may leave no push that keeps all rules: then the last one drawn is taken.
 MAX_DRAWS = 200
+# Of 90 scenes none took more than two. An arm that does not get there takes a second for each.
+MAX_DEMONSTRATIONS = 40
 
 
 @dataclass(frozen=True)
@@ -201,12 +203,13 @@ def distance_m(task: Task, loop: ControlLoop, episode: Episode) -> float:
 def new_episode(task: Task, loop: ControlLoop, seed: int, conditions: Conditions = NOMINAL) -> Episode:
     """Make a goal by a scripted demonstration from a random start, and put the world back at that start.
 
-    Pairs whose demonstration fails, or moves less than twice the tolerance, are drawn again.
+    Pairs whose demonstration fails, or moves less than twice the tolerance, are drawn again. Raises
+    SimulationError if that is all that is drawn.
     """
     world = loop.world
     world.restart(seed, conditions)
     rng = np.random.default_rng([seed, 0xE9])
-    while True:
+    for _ in range(MAX_DEMONSTRATIONS):
         place_at_random(task, loop, rng)
         start = world.save()
         start_image = world.render()
@@ -218,6 +221,11 @@ def new_episode(task: Task, loop: ControlLoop, seed: int, conditions: Conditions
         moved = task.gap_m(before, goal)
         if demonstration is not None and moved >= 2 * TOLERANCE_M:
             break
+    else:
+        raise SimulationError(
+            f"robot {world.robot.name} ended none of {MAX_DEMONSTRATIONS} demonstrations of task "
+            f"{task.name}: is its workspace where it reaches?"
+        )
     loop.restart()
     return Episode(
         seed=seed,

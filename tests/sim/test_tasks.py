@@ -112,6 +112,14 @@ def test_the_arms_that_reach_over_a_task_are_taken(robot: str) -> None:
         check_robot(make_task(name), load_robot(robot))
 
 
+def test_an_arm_whose_demonstrations_never_end_is_told_of(
+    loop_for: LoopFor,
+) -> None:
+    hurried = replace(make_task("reach"), max_demonstration_steps=1)
+    with pytest.raises(SimulationError, match="robot panda ended none of 40 demonstrations of task reach"):
+        new_episode(hurried, loop_for("reach"), 0)
+
+
 # How far from the goal
 
 
