@@ -49,6 +49,9 @@ class Gamepad:
         self._sdl = begin_sdl()
         # Those that were there when ours went: of two alike, the one in other hands is not taken for it.
         self._others: list[int] = []
+        self._said: tuple[float, ...] = ()
+        self._said_s = 0.0
+        self._was_let_go = self._told_silent = False
         try:
             number, self._name = chosen_pad(self._sdl, chosen)
             if not self._opens(number):
@@ -126,8 +129,7 @@ class Gamepad:
         index = next((i for i in devices if sdl.SDL_JoystickGetDeviceInstanceID(i) == number), -1)
         self._pad = sdl.SDL_GameControllerOpen(index)
         self._was_let_go = self._told_silent = False
-        self._said: tuple[float, ...] = ()
-        self._said_s = 0.0
+        self._said = ()
         return bool(self._pad)
 
 
