@@ -47,6 +47,7 @@ class Gamepad:
         gripper = robot.gripper
         self._grip_speed = 0.0 if gripper is None else (gripper.open - gripper.closed) / GRIP_S
         self._sdl = begin_sdl()
+        self._pad: Any = None
         # Those that were there when ours went: of two alike, the one in other hands is not taken for it.
         self._others: list[int] = []
         self._said: tuple[float, ...] = ()
