@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -38,7 +37,7 @@ Pursue = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture(scope="module")
 def running_graph(start_graph: Callable[..., Graph]) -> Iterator[Graph]:
     """Of the reflex alone, which asks little of a busy machine."""
-    with hurried(lambda: [os.getpid()], HURRIED):
+    with hurried(HURRIED):
         graph = start_graph(planner="mode1")
         yield graph
         graph.stop()
