@@ -66,7 +66,7 @@ class Desk:
     def send(self, command: JointCommand) -> None:
         assert not self.stopped, "a stopped gate is sent commands"
 
-    def reset(self) -> None:
+    def reset_safety(self) -> None:
         self.resets += 1
         self.safety = SafetyStatus()
 

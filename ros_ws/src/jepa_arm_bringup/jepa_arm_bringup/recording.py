@@ -99,7 +99,7 @@ class Recorder:
         if self._client.stopped:
             if self._wanted.automatic:
                 self._give_up("stopped")
-            self._client.reset()
+            self._client.reset_safety()
         self._came.clear()
         self._picture_s = time.monotonic() + FIRST_PICTURE_WITHIN_S
         running = self._writer.begin(self._wanted.task)
