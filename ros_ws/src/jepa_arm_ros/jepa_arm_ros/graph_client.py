@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import rclpy
 from jepa_arm_interfaces.msg import SafetyStatus
 from rclpy.client import Client
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -43,7 +44,7 @@ class GraphClient:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(name, context=self._context)
-        self._executor = EventsExecutor(context=self._context)
+        self._executor = _executor(self._context)
         self._executor.add_node(self.node)
 
     def __enter__(self) -> Self:
@@ -118,3 +119,11 @@ class GateClient(GraphClient):
 
     def _took_safety(self, message: SafetyStatus) -> None:
         self.safety = message
+
+
+def _executor(context: rclpy.Context) -> Executor:
+    try:
+        return EventsExecutor(context=context)
+    except (OSError, RuntimeError):
+        # It dumps crashes to stderr, and refuses one that is closed or no file: an arm is stopped even so.
+        return SingleThreadedExecutor(context=context)
