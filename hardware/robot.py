@@ -14,13 +14,15 @@ from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hardware.errors import RobotError
+from hardware.yaml_file import first_problem, read_yaml
 
 ROBOTS_DIR = Path(__file__).parent / "robots"
+# A file with every key.
+SHOWS_ALL = "robots/panda.yaml"
 
 Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(strict=True, gt=0.0)]
@@ -270,12 +272,7 @@ class Robot(_Section):
 def load_robot(name_or_path: str | Path) -> Robot:
     """The robot of `robots/NAME.yaml`, or of the given .yaml file. Raises `RobotError` if it does not fit."""
     path = robot_path(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RobotError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    except yaml.YAMLError as error:
-        raise RobotError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, RobotError)
     if not isinstance(content, dict):
         raise RobotError(
             f"{path}: holds no robot; expected keys name, urdf, base_link, tool_link, joints, ..."
@@ -288,7 +285,7 @@ def load_robot(name_or_path: str | Path) -> Robot:
     try:
         robot = Robot.model_validate(content)
     except ValidationError as error:
-        raise RobotError(f"{path}: {_first_problem(error)}") from error
+        raise RobotError(f"{path}: {first_problem(error, 'robots/panda.yaml')}") from error
     _check_urdf(robot, path)
     return robot
 
@@ -313,20 +310,6 @@ def robot_path(name_or_path: str | Path) -> Path:
             f"{path}: no such robot file; check the path, or use one of {', '.join(robot_names())}"
         )
     return path.resolve()
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One sentence for the first thing wrong in a robot file, naming the key as it is written there."""
-    problem: Any = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "top level"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; correct its spelling or remove it"
-    if problem["type"] == "missing":
-        return f"{key}: missing key; add it (robots/panda.yaml shows every key)"
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{key}: {reason}"
-    return f"{key}: {reason[:1].lower()}{reason[1:]}, got {problem['input']!r}"
 
 
 def _check_urdf(robot: Robot, path: Path) -> None:

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hardware.errors import ArmError
 from hardware.robot import Robot
+from hardware.yaml_file import first_problem, read_yaml
 
 ARMS_DIR = Path(__file__).parent / "arms"
+# A file with every key.
+SHOWS_ALL = "arms/so101-feetech.yaml"
 TICKS_PER_TURN = 4096  # STS3215 and every Dynamixel X
 
 Number = Annotated[float, Field(strict=True)]
@@ -154,12 +157,7 @@ class ArmConfig(_Section):
 def load_arm_config(name_or_path: str | Path) -> ArmConfig:
     """The arm of `arms/NAME.yaml`, or of the given .yaml file. Raises `ArmError` if it does not fit."""
     path = _arm_path(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArmError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    except yaml.YAMLError as error:
-        raise ArmError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, ArmError)
     return checked_arm_config(content, str(path))
 
 
@@ -170,7 +168,7 @@ def checked_arm_config(content: Any, where: str) -> ArmConfig:
     try:
         return ArmConfig.model_validate(content)
     except ValidationError as error:
-        raise ArmError(f"{where}: {_first_problem(error)}") from error
+        raise ArmError(f"{where}: {first_problem(error, 'arms/so101-feetech.yaml')}") from error
 
 
 def write_arm_config(config: ArmConfig, path: Path, header: str) -> None:
@@ -221,17 +219,3 @@ def _arm_path(name_or_path: str | Path) -> Path:
         known = ", ".join(arm_names())
         raise ArmError(f"{name_or_path}: no such arm file; give its path, or one of {known}")
     return path.resolve()
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One sentence for the first thing wrong, naming the key as it is written in the file."""
-    problem: Any = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "top level"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; correct its spelling or remove it"
-    if problem["type"] == "missing":
-        return f"{key}: missing key; add it (arms/so101-feetech.yaml shows every key)"
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{key}: {reason}"
-    return f"{key}: {reason[:1].lower()}{reason[1:]}, got {problem['input']!r}"

@@ -19,6 +19,7 @@ from jepa_arm_bringup.terminal import parsed
 import cli
 from hardware.arm.config import load_arm_config
 from hardware.arm.emulator.process import FakeArm
+from hardware.arm.priority import NEXT_PRIORITY
 from hardware.robot import load_robot
 from perception.lerobot.reader import LeRobotDataset
 
@@ -40,7 +41,8 @@ FEW_STEPS = """
  head_steps: 10, head_batch: 64, head_views: 1, monitor_every: 10}
 """
 STARTS = 4
-HURRIED = ("gate_node", "arm_node", "camera_node")
+# Gate and arm, and after them what the gate waits for.
+FIRST, THEN = ("gate_node", "arm_node"), ("camera_node", "cli record", "cli replay")
 # Commands of the page whose tests are elsewhere: they ask a person, or run in the simulator (test_pursue).
 ELSEWHERE = (
     "doctor",
@@ -54,10 +56,13 @@ ELSEWHERE = (
     "snapshot cube.png --new-scene 7",
     "pursue cube.png",
 )
+# What a command says when it was held up, or what it listens to was: a busy machine's fault, none of its own.
 PAUSES = (
     "sends no joint states",
     "no joint state for",
     "last accepted",
+    "camera image behind the command is too old",
+    "held up for",
     "sends no pictures",
     "no picture came",
 )
@@ -104,7 +109,7 @@ def start(tmp_path: Path) -> Iterator[Run]:
         )
         return started[-1]
 
-    with hurried(lambda: [process.pid for process in started], HURRIED):
+    with hurried(FIRST), hurried(THEN, NEXT_PRIORITY):
         yield run
     for process in started:
         process.kill()
@@ -118,16 +123,24 @@ def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def undisturbed(start: Run, *arguments: str) -> str:
-    """All that the command printed until it ran through: a pause of this machine, at which the gate stops the
-    arm, is another start and not a failure."""
+    """All that the command printed until it ran through. At a pause of this machine the gate stops the arm,
+    and the command ends: whoever reads that this was why starts it again, as is done here.
+    """
     said = ""
     for _ in range(STARTS):
         process = start(*arguments)
-        said += process.communicate(timeout=RECORDS_WITHIN_S)[0]
+        now = process.communicate(timeout=RECORDS_WITHIN_S)[0]
+        said += now
         if process.returncode == 0:
             return said
-        assert process.returncode == 2 and any(pause in said for pause in PAUSES), said
+        assert process.returncode == 2 and paused(now), said
     raise AssertionError(said)
+
+
+def paused(said: str) -> bool:
+    """Whether a command ended because this machine was busy; what it said is shown if the test fails."""
+    print(said)
+    return any(pause in said for pause in PAUSES)
 
 
 def kill_while_recording(start: Run, data: Path, *arguments: str) -> int:
@@ -142,7 +155,7 @@ def kill_while_recording(start: Run, data: Path, *arguments: str) -> int:
                     return int(rows.parent.name.rpartition("-")[2])
             time.sleep(0.05)
         said = process.communicate(timeout=1.0)[0]
-        assert any(pause in said for pause in PAUSES), said
+        assert paused(said), said
     raise AssertionError("no recording went on for long enough")
 
 
@@ -174,13 +187,12 @@ def test_the_first_arms_page_from_scan_to_pursuit_on_the_emulated_arm(
     before = desk.positions()
     again = [*record, "--seconds", "4", "--episodes", "1", "--seed", "2"]
     said = undisturbed(start, *again)
-    assert f"of episode {cut}, which was cut" in said and re.search(r": 4\.[01] s", said)
+    assert f"of episode {cut}, which was cut" in said and ": 4.0 s" in said
 
     rows = read_whole(data)
     dataset = LeRobotDataset(data)
     last = len(dataset) - 1
-    # Some rows become complete at once.
-    assert dataset.length(cut) >= 75 and 120 <= dataset.length(last) <= 123
+    assert dataset.length(cut) >= 75 and dataset.length(last) == 120
     assert dataset.info.features["action"].axis_names == ROBOT.joint_names
     assert rows[0][KEY].shape == (128, 128, 3)
     moved = np.ptp([row["observation.state"] for row in rows], axis=0)
@@ -235,7 +247,7 @@ def decisions(start: Run, pursue: list[str], reset: list[str]) -> int:
         assert process.returncode in (0, 1), said
         if found := re.search(r"(\d+) decisions.*energy \d", said.splitlines()[-1]):
             return int(found.group(1))
-        assert any(pause in said for pause in PAUSES), said
+        assert paused(said), said
         assert cli.main(reset) == 0
     raise AssertionError(said)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -38,7 +37,7 @@ Pursue = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture(scope="module")
 def running_graph(start_graph: Callable[..., Graph]) -> Iterator[Graph]:
     """Of the reflex alone, which asks little of a busy machine."""
-    with hurried(lambda: [os.getpid()], HURRIED):
+    with hurried(HURRIED):
         graph = start_graph(planner="mode1")
         yield graph
         graph.stop()
@@ -200,7 +199,7 @@ def test_where_no_graph_runs_both_say_so(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("jepa_arm_ros.goal_client.ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("jepa_arm_ros.graph_client.ANSWER_TIMEOUT_S", 1.0)
     path = tmp_path / "goal.png"
     cv2.imwrite(str(path), np.zeros((128, 128, 3), np.uint8))
     for command, missing in (("pursue", "safety gate"), ("snapshot", "picture")):

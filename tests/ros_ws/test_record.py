@@ -14,12 +14,13 @@ import pytest
 import cli
 from hardware.arm.config import load_arm_config
 from hardware.arm.emulator.process import FakeArm
+from hardware.arm.priority import NEXT_PRIORITY
 from hardware.robot import load_robot
 from perception.lerobot.reader import LeRobotDataset
 
 from ..hardware.teleop.virtual_pad import DEAD_MAN, FULL, LEFT_X, VirtualPad, sdl2
 from .hurried import hurried
-from .test_own_data import HURRIED, PAUSES, film
+from .test_own_data import FIRST, PAUSES, film
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
 
@@ -73,7 +74,7 @@ def test_a_gamepad_moves_the_arm_while_an_episode_is_recorded(
 ) -> None:
     data = tmp_path / "data"
     record = ["record", "--by", "gamepad", "--scene", "reach", "--speed", "0.05", "--out", str(data)]
-    with hurried(lambda: [os.getpid()], ("gate_node", "sim_node")), held(pad, LEFT_X):
+    with hurried(("gate_node", "sim_node")), held(pad, LEFT_X):
         for _ in range(STARTS):
             os.write(keys, b"\n")
             assert cli.main([*record, "--seconds", "2", "--episodes", "1"]) == 0, capfd.readouterr().err
@@ -98,7 +99,7 @@ def test_an_arm_whose_tool_is_outside_its_workspace_is_not_moved(
         record += ["--camera", f"file:{tmp_path / 'camera.mp4'}", "--out", str(tmp_path / "data")]
         if by == "leader":
             record += ["--leader", "feetech", "--leader-port", leader.path]
-        with hurried(lambda: [os.getpid()], HURRIED):
+        with hurried(FIRST), hurried(("camera_node",), NEXT_PRIORITY):
             for _ in range(STARTS):
                 os.write(keys, b"q")
                 assert cli.main(record) == 2

@@ -48,7 +48,9 @@ class Watch:
         self._hold(np.allclose(v, setpoint.velocities, atol=1e-6), "reported velocities", v)
         self._hold((np.abs(v) <= robot.velocity_limits * (1 + 1e-6) + ROUNDING).all(), "velocity", v)
         slope = (v - self.v) / max(dt, self.dt)
-        noise = 4e-16 * np.abs(q).max() / dt / dt + 1e-6  # what rounding of positions makes of differences
+        # What rounding of positions makes of their differences: most in the shorter of the two ticks.
+        shorter, longer = sorted((dt, self.dt or dt))
+        noise = 1e-15 * np.abs(q).max() / shorter / longer + 1e-6
         most = robot.acceleration_limits * (1 + 1e-6) + noise
         self._hold((np.abs(slope) <= most).all(), "acceleration", slope)
         if dt == self.dt == self.dt_before and dt > 1e-5:

@@ -13,14 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from ament_index_python import get_package_share_directory
+from jepa_arm_ros.graph_client import GraphClient
 from mcap.writer import Writer
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from jepa_arm_bringup.errors import GraphError
 
@@ -39,24 +36,14 @@ def record_bag(path: Path, domain_id: int, seconds: float | None, tell: Callable
     if path.exists():
         raise GraphError(f"{path} exists: name another file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("bag", context=context)
-    executor = EventsExecutor(context=context)
-    executor.add_node(node)
-    try:
-        with path.open("wb") as file:
-            bag = Bag(node, file)
-            try:
-                _record(bag, executor, seconds, tell)
-            except KeyboardInterrupt:
-                pass  # how it ends when no time was given
-            finally:
-                bag.close()
-    finally:
-        executor.remove_node(node)
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+    with GraphClient(domain_id, "bag") as client, path.open("wb") as file:
+        bag = Bag(client.node, file)
+        try:
+            _record(bag, client, seconds, tell)
+        except KeyboardInterrupt:
+            pass  # how it ends when no time was given
+        finally:
+            bag.close()
     for topic, count in sorted(bag.counts.items()):
         tell(f"  {count:7} {topic}")
     tell(f"{sum(bag.counts.values())} messages of {len(bag.counts)} topics in {path}")
@@ -65,7 +52,7 @@ def record_bag(path: Path, domain_id: int, seconds: float | None, tell: Callable
         raise GraphError(f"nothing was published in ROS domain {domain_id}")
 
 
-def _record(bag: Bag, executor: EventsExecutor, seconds: float | None, tell: Callable[[str], None]) -> None:
+def _record(bag: Bag, client: GraphClient, seconds: float | None, tell: Callable[[str], None]) -> None:
     began_s = look_at_s = time.monotonic()
     while seconds is None or time.monotonic() - began_s < seconds:
         if time.monotonic() >= look_at_s:
@@ -73,7 +60,7 @@ def _record(bag: Bag, executor: EventsExecutor, seconds: float | None, tell: Cal
                 tell(f"recording {topic}")
             bag.flush()
             look_at_s = time.monotonic() + LOOK_PERIOD_S
-        executor.spin_until_future_complete(Future(), SLICE_S)
+        client.spin(SLICE_S)
 
 
 class Bag:

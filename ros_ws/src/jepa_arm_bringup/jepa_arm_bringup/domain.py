@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from pathlib import Path
 
 from jepa_arm_bringup.errors import DomainBusy, GraphError
@@ -123,20 +122,13 @@ def _has_participants(number: int) -> bool:
 
 def _our_nodes(number: int) -> list[str]:
     """The nodes of a jepa-arm graph that are visible in the domain."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    from jepa_arm_ros.graph_client import GraphClient
 
     ours = {process.name for process in PROCESSES}
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=number, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = rclpy.create_node(f"jepa_arm_lookout_{os.getpid()}", context=context)
-        deadline = time.monotonic() + LOOK_FOR_S
-        found: set[str] = set()
-        while time.monotonic() < deadline and not found:
-            time.sleep(0.05)
-            found = ours & set(node.get_node_names())
-        node.destroy_node()
-        return sorted(f"/{name}" for name in found)
-    finally:
-        rclpy.shutdown(context=context)
+    with GraphClient(number, f"jepa_arm_lookout_{os.getpid()}") as client:
+
+        def found() -> set[str]:
+            return ours & set(client.node.get_node_names())
+
+        client.spin_until(lambda: bool(found()), LOOK_FOR_S)
+        return sorted(f"/{name}" for name in found())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 from jepa_arm_ros.arm_client import ArmClient
-from jepa_arm_ros.errors import EpisodeError
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -31,9 +31,6 @@ DRAW_PERIOD_S = 0.25
 REST_S = 0.3
 SILENT_AFTER_S = 1.0
 FIRST_PICTURE_WITHIN_S = 10.0
-# Stops that say no more than that this process was late: play, which nobody steers, goes on from them.
-LATE = ("command_stale", "image_stale")
-MOST_LATE = 10
 KEYS = "Enter: end, r: again, q: quit"
 WAITING = "Enter: next episode, q: quit"
 
@@ -65,7 +62,7 @@ class Recorder:
         self._terminal, self._wanted, self._ended, self._tell = terminal, wanted, ended, tell
         self._kinematics = Kinematics(robot)
         self._sent: JointCommand | None = None
-        self._done = self._late = 0
+        self._done = 0
         self._quit = False
         # What came while spinning, in its order: it is worked on outside of ROS's callbacks.
         self._came: list[Callable[[Assembler], Iterable[Row] | None]] = []
@@ -75,7 +72,9 @@ class Recorder:
         self._watched, self._draw_at = console.is_terminal, 0.0
 
     def run(self) -> None:
-        """Until enough episodes are there, or q. Raises GraphError if arm, gate or camera go away."""
+        """Until enough episodes are there, or q. Raises GraphError if arm, gate or camera go away, or if the
+        gate stops an arm that plays by itself: only a person resets it.
+        """
         client = self._client
         client.wait_ready()
         client.on_state = lambda state: self._came.append(
@@ -98,8 +97,9 @@ class Recorder:
     def _episode(self) -> None:
         """Record one, and keep it unless it is to be done again."""
         if self._client.stopped:
-            self._client.reset()
-        self._late = 0
+            if self._wanted.automatic:
+                self._give_up("stopped")
+            self._client.reset_safety()
         self._came.clear()
         self._picture_s = time.monotonic() + FIRST_PICTURE_WITHIN_S
         running = self._writer.begin(self._wanted.task)
@@ -119,7 +119,7 @@ class Recorder:
         else:
             self._keep(running, rows, why)
         if why in ("gone", "stopped") and self._wanted.automatic:
-            self._give_up()
+            self._give_up(why)
 
     def _step(self, running: RunningEpisode, rows: Assembler) -> str:
         """A thirtieth of a second of it; why it ends, or ""."""
@@ -131,7 +131,8 @@ class Recorder:
             self._tell(str(error))
             return "gone"
         for row in complete:
-            running.add(row)
+            if not self._is_full(running):
+                running.add(row)
         self._draw(f"episode {running.number}  {running.seconds:5.1f} s  {rows.repeated} repeated  {KEYS}")
         for key in self._terminal.keys():
             if key == "q":
@@ -139,13 +140,14 @@ class Recorder:
             if ending := {"enter": "ended", "r": "again", "q": "ended"}.get(key):
                 return ending
             self._source.press(key, time.monotonic())
-        if self._wanted.seconds is not None and running.seconds >= self._wanted.seconds:
+        if self._is_full(running):
             return "ended"
         if self._ended() or time.monotonic() - self._picture_s > SILENT_AFTER_S:
             return "gone"
-        if self._client.stopped and not self._goes_on_after_being_late():
-            return "stopped"
-        return ""
+        return "stopped" if self._client.stopped else ""
+
+    def _is_full(self, running: RunningEpisode) -> bool:
+        return self._wanted.seconds is not None and running.seconds >= self._wanted.seconds
 
     def _waited(self) -> bool:
         """Move without recording until Enter (True) or q (False)."""
@@ -203,22 +205,11 @@ class Recorder:
             return f"{gone} ended" if gone else "the camera sends no pictures"
         return ""
 
-    def _give_up(self) -> None:
-        reason = self._reason("gone" if not self._client.stopped else "stopped")
-        raise GraphError(f"{reason}; {self._done} episodes are in {self._writer.folder}")
-
-    def _goes_on_after_being_late(self) -> bool:
-        safety = self._client.safety
-        if not self._wanted.automatic or safety is None or safety.reason not in LATE:
-            return False
-        self._late += 1
-        if self._late > MOST_LATE:
-            return False
-        try:
-            self._client.reset()
-        except EpisodeError:
-            return False
-        return True
+    def _give_up(self, why: str) -> NoReturn:
+        raise GraphError(
+            f"{self._reason(why)}; episodes added to {self._writer.folder}: {self._done}. "
+            "Look at the arm, then record again: that adds to them"
+        )
 
     def _took_frame(self, frame: Frame) -> None:
         self._picture_s = time.monotonic()

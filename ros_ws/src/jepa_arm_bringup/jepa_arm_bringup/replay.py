@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jepa_arm_bringup.devices import add_device_arguments
 from jepa_arm_bringup.errors import GraphError
+from perception.errors import DatasetError
 
 if TYPE_CHECKING:
     from jepa_arm_ros.arm_client import ArmClient
@@ -29,9 +30,10 @@ COMMAND_S = 0.1
 # Of the joints' velocity limits, on the way to where the episode begins.
 APPROACH_SHARE = 0.1
 LEAST_APPROACH_S = 1.0
-AT_START_RAD = 0.02
 SETTLE_S = 0.5
-# Just within the limits, which recorded float32 numbers may be a rounding beyond.
+# Recorded numbers are float32, whose rounding is up to 3e-7 rad here: this far beyond a limit is still at it.
+ROUNDING_RAD = 1e-5
+# Just within the limits, which the differences of such numbers may be a little beyond.
 VELOCITY_SHARE = 0.99
 
 Array = NDArray[np.float64]
@@ -82,13 +84,27 @@ class Way:
 
     @classmethod
     def recorded(cls, dataset: LeRobotDataset, episode: int, robot: Robot) -> Way:
-        """Raises DatasetError if the episode is not there, or not of this robot's joints."""
+        """Raises DatasetError if the episode is not there, or not of this robot's joints and limits.
+
+        Nothing is cut to the limits but what rounding explains: it would be another motion.
+        """
         from perception.lerobot.layout import ACTION
         from sim.own_data import joints_of
 
         positions = joints_of(dataset, episode, ACTION, robot, "rad")
+        times_s = np.arange(len(positions)) / dataset.info.fps
         inside = np.clip(positions, robot.position_lower, robot.position_upper)
-        return cls(np.arange(len(positions)) / dataset.info.fps, inside)
+        beyond = np.argwhere(np.abs(positions - inside) > ROUNDING_RAD)
+        if len(beyond):
+            row, joint = beyond[0]
+            limits = robot.joints[joint]
+            raise DatasetError(
+                f"{dataset.folder}: after {times_s[row]:.2f} s of episode {episode} {limits.name} was sent "
+                f"to {positions[row, joint]:.5f} rad; robot {robot.name} limits it to {limits.lower:.5f} to "
+                f"{limits.upper:.5f} rad: replay it with the robot file that it was recorded with, or choose "
+                "another episode"
+            )
+        return cls(times_s, inside)
 
     @classmethod
     def slowly(cls, start: Array, end: Array, robot: Robot) -> Way:

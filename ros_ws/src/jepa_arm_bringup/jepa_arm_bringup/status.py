@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from dataclasses import dataclass, field
 
 EXAMPLE = "jepa-arm status"
@@ -40,34 +39,21 @@ class Heard:
 
 
 def listen(domain: int) -> Heard:
-    import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
-    from jepa_arm_interfaces.msg import SafetyStatus
     from jepa_arm_ros import qos
+    from jepa_arm_ros.graph_client import GateClient
     from jepa_arm_ros.health import LOOP
-    from rclpy.signals import SignalHandlerOptions
 
     heard = Heard()
-
-    def on_safety(message: SafetyStatus) -> None:
-        reason = f" ({message.text})" if message.text else ""
-        heard.gate = f"the gate is {STATES[message.state]}{reason}"
 
     def on_diagnostics(message: DiagnosticArray) -> None:
         loops = (status for status in message.status if status.name.endswith(f": {LOOP}"))
         heard.loops.update({status.name.replace(":", ""): status.message for status in loops})
 
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = rclpy.create_node(f"jepa_arm_status_{os.getpid()}", context=context)
-        executor = rclpy.executors.SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        node.create_subscription(SafetyStatus, "safety/status", on_safety, qos.STATUS)
-        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.RECORD)
-        deadline = time.monotonic() + LISTENS_S
-        while (left_s := deadline - time.monotonic()) > 0.0:
-            executor.spin_once(timeout_sec=left_s)
-    finally:
-        rclpy.shutdown(context=context)
+    with GateClient(domain, f"jepa_arm_status_{os.getpid()}") as client:
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.RECORD)
+        client.spin(LISTENS_S)
+    if (safety := client.safety) is not None:
+        reason = f" ({safety.text})" if safety.text else ""
+        heard.gate = f"the gate is {STATES[safety.state]}{reason}"
     return heard

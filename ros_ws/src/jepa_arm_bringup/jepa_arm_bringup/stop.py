@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 
 EXAMPLE = "jepa-arm stop"
 ANSWERS_WITHIN_S = 3.0
@@ -32,26 +31,14 @@ def run(args: argparse.Namespace) -> int:
 
 def call(service: str, domain: int) -> tuple[bool, str]:
     """What the gate in `domain` answers, or that it does not."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    from jepa_arm_ros.graph_client import GraphClient
     from std_srvs.srv import Trigger
 
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = rclpy.create_node(f"jepa_arm_stop_{os.getpid()}", context=context)
-        executor = rclpy.executors.SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        client = node.create_client(Trigger, service)
-        deadline = time.monotonic() + ANSWERS_WITHIN_S
-        while not client.service_is_ready():
-            if time.monotonic() > deadline:
-                return False, f"no safety gate answers at {service}: use the emergency stop of the arm itself"
-            executor.spin_once(timeout_sec=0.02)
-        answer = client.call_async(Trigger.Request())
-        executor.spin_until_future_complete(answer, ANSWERS_WITHIN_S)
-        if not answer.done():
+    with GraphClient(domain, f"jepa_arm_stop_{os.getpid()}") as graph:
+        gate = graph.node.create_client(Trigger, service)
+        if not graph.spin_until(gate.service_is_ready, ANSWERS_WITHIN_S):
+            return False, f"no safety gate answers at {service}: use the emergency stop of the arm itself"
+        answer = gate.call_async(Trigger.Request())
+        if not graph.spin_until(answer.done, ANSWERS_WITHIN_S):
             return False, f"the safety gate does not answer at {service}: use the arm's own emergency stop"
         return answer.result().success, answer.result().message
-    finally:
-        rclpy.shutdown(context=context)

@@ -11,40 +11,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import numpy as np
-import rclpy
 from jepa_arm_interfaces.action import PursueGoal
 from jepa_arm_interfaces.msg import Latent, PlanStatus, SafetyStatus, SceneTruth
 from jepa_arm_interfaces.srv import ResetScene
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
-from rclpy.client import Client
-from rclpy.experimental.events_executor import EventsExecutor
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_arm_ros import qos
 from jepa_arm_ros.errors import EpisodeError
+from jepa_arm_ros.graph_client import GateClient
 from jepa_arm_ros.messages import NANOSECONDS, frame_from_image, stamp_ns
 from sim.results import HeldSuccess
 
 STEP_S = 0.1
-ANSWER_TIMEOUT_S = 10.0
-SPIN_SLICE_S = 0.05
 VIDEO_PERIOD_S = 0.1
 # The latest frames may still be on their way through the encoder when an episode ends.
 LATENT_GRACE_S = 0.3
 # A pursuit that ended within the budget is begun again if at least this much is left of it.
 WORTH_PURSUING_S = 0.5
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -92,24 +81,17 @@ class RosEpisode:
         return self.commands / self.elapsed_s if self.elapsed_s else 0.0
 
 
-class EpisodeClient:
-    """A node of the caller's process. One thread uses it; callbacks run while it waits for something."""
+class EpisodeClient(GateClient):
+    """Runs one episode at a time."""
 
     def __init__(self, domain_id: int) -> None:
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node: Node = rclpy.create_node("episode_client", context=self._context)
-        self._executor = EventsExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        super().__init__(domain_id, "episode_client")
         node = self.node
         self._reset_scene = node.create_client(ResetScene, "sim/reset_scene")
-        self._stop = node.create_client(Trigger, "safety/stop")
-        self._reset = node.create_client(Trigger, "safety/reset")
         self._pursue = ActionClient(node, PursueGoal, "pursue_goal")
         self._episode: RosEpisode | None = None
         self._started = 0.0
         self._sent: dict[int, bool] = {}
-        self.safety: SafetyStatus | None = None
         subscribe = node.create_subscription
         subscribe(SceneTruth, "sim/truth", self._on_truth, qos.RECORD)
         subscribe(PlanStatus, "planner/status", self._on_plan, qos.RECORD)
@@ -118,20 +100,8 @@ class EpisodeClient:
         subscribe(Image, "camera/image_raw", self._on_image, qos.IMAGE)
         subscribe(Float32, "sim/frame_to_command_ms", self._on_latency, qos.RECORD)
         subscribe(JointTrajectory, "planner/command", self._on_command, qos.RECORD)
-        subscribe(SafetyStatus, "safety/status", self._on_safety, qos.STATUS)
         self._success = HeldSuccess()
         self._on_update: Callable[[RosEpisode], None] = lambda episode: None
-
-    def __enter__(self) -> EpisodeClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._executor.remove_node(self.node)
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
 
     def run_episode(
         self, seed: int, on_update: Callable[[RosEpisode], None] = lambda episode: None
@@ -165,40 +135,6 @@ class EpisodeClient:
             raise EpisodeError(f"the simulator did not set the scene of seed {seed}: {response.message}")
         return response
 
-    def stop(self) -> None:
-        """The operator's stop: the arm comes to rest and stays there until `reset_safety`."""
-        self.call(self._stop, Trigger.Request())
-
-    def reset_safety(self) -> None:
-        """Make a stopped gate start again from the joints as they are measured now."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        while not (answer := self.call(self._reset, Trigger.Request())).success:
-            if time.monotonic() > deadline:
-                raise EpisodeError(f"the safety gate does not reset: {answer.message}")
-            self.spin_until(lambda: False, SPIN_SLICE_S)
-        self.spin_until(lambda: self.safety is not None and not self.safety.reason, ANSWER_TIMEOUT_S)
-
-    def call(self, client: Client, request: Any) -> Any:
-        """The answer of a service. Raises `EpisodeError` if there is none in time."""
-        if not self.spin_until(client.service_is_ready, ANSWER_TIMEOUT_S):
-            raise EpisodeError(f"there is no service {client.srv_name}; is the graph running in this domain?")
-        return self.wait_for(client.call_async(request), f"service {client.srv_name}")
-
-    def wait_for(self, future: Future, what: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
-        if not self.spin_until(future.done, timeout_s):
-            raise EpisodeError(f"{what} did not answer within {timeout_s:g} s")
-        return future.result()
-
-    def spin_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Handle what comes in until `done()`; False if it is not within `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while not done():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self._executor.spin_until_future_complete(Future(), min(left, SPIN_SLICE_S))
-        return True
-
     # One episode
 
     def _begin(self, episode: RosEpisode, on_update: Callable[[RosEpisode], None]) -> None:
@@ -210,7 +146,7 @@ class EpisodeClient:
         self._episode = episode
 
     def _pursue_once(self, goal: PursueGoal.Goal, episode: RosEpisode) -> None:
-        if not self.spin_until(self._pursue.server_is_ready, ANSWER_TIMEOUT_S):
+        if not self.spin_until(self._pursue.server_is_ready):
             raise EpisodeError("there is no action pursue_goal; is the planner running in this domain?")
         handle = self.wait_for(self._pursue.send_goal_async(goal), "action pursue_goal")
         result = handle.get_result_async()
@@ -290,7 +226,7 @@ class EpisodeClient:
         if self._episode is not None:
             self._episode.commands += 1
 
-    def _on_safety(self, message: SafetyStatus) -> None:
-        self.safety = message
+    def _took_safety(self, message: SafetyStatus) -> None:
+        super()._took_safety(message)
         if self._episode is not None and message.reason:
             self._episode.stops.append(message.reason)
