@@ -26,8 +26,7 @@ from hardware.robot import load_robot
 from perception.errors import ModelError
 from perception.preprocessing import prepare as preprocess
 from perception.runtimes.contract import Variant
-from perception.runtimes.modules import load_module
-from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.modules import open_module
 from perception.runtimes.registry import offers, open_session
 from perception.vjepa2.checkpoint import empty_encoder
 from perception.vjepa2.config import IMAGE_MEAN, IMAGE_STD, MODELS, EncoderConfig, Layers
@@ -183,8 +182,7 @@ def begun_planner(bundle: Bundle, goal: Any) -> Any:
 
 def weights_of(bundle: Bundle, file: str) -> tuple[nn.Module, int]:
     """The torch module of a graph, and the bytes of its weights in float32."""
-    session = OnnxSession(bundle.path / file)
-    module = load_module(bundle.path / file, {p.name: p.row for p in (*session.inputs, *session.outputs)})
+    module = open_module(bundle.path / file)
     return module, parameter_bytes(module)
 
 
