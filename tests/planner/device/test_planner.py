@@ -27,6 +27,7 @@ from planner.optimisers.cem import Cem
 from planner.planners import PLANNERS, Mode2Planner, make_planner
 
 TOLERANCE_M = 1e-5
+PERIOD_NS = 100_000_000
 LATER_NS = 10**11  # the last plan is over by then
 SILENT = [Cem(samples=32, iterations=0, elites=8, std=0.2), Cem(32, 2, 8, std=0.0, min_std=0.0)]
 SEARCHED = 5  # of the stretches, the one in which refinement finds most
@@ -57,9 +58,11 @@ def assert_the_same(bundle: Bundle, stretches: list[Any], refiner: Cem, horizon:
 
 @pytest.mark.parametrize(("refiner", "horizon"), list(zip(SILENT, (6, 7))), ids=["no iterations", "no noise"])
 def test_without_noise_it_is_numpy_s_plan_far_and_near_and_from_plan_to_plan(
-    push: Bundle, stretches: list[Any], refiner: Cem, horizon: int
+    push: Bundle, stretches: list[Any], draw_stretch: Callable[..., Any], refiner: Cem, horizon: int
 ) -> None:
-    plans = assert_the_same(push, stretches[:2], refiner, horizon)
+    plans = assert_the_same(
+        push, [*stretches[:2], *(draw_stretch(push, seed) for seed in (0, 1))], refiner, horizon
+    )
     compared = {plan.candidates for plan in plans}
     assert compared == {12, 14 + refiner.iterations * refiner.samples}, "far from goals and near them"
 
@@ -67,16 +70,24 @@ def test_without_noise_it_is_numpy_s_plan_far_and_near_and_from_plan_to_plan(
 def test_with_the_same_noise_it_is_numpy_s_plan(
     push: Bundle, stretches: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
+    drawn = {}
+
+    def seed(run: PlanRun, number: int) -> None:
+        drawn["rng"] = np.random.default_rng(number)
 
     def draw(refinement: Refinement, generator: Any) -> None:
         for noise in refinement.noise.unbind(0):
-            noise.copy_(torch.from_numpy(rng.standard_normal(noise.shape, dtype=np.float32)))
+            noise.copy_(torch.from_numpy(drawn["rng"].standard_normal(noise.shape, dtype=np.float32)))
         refinement.noise[1:, 1].zero_()
 
     monkeypatch.setattr(Refinement, "draw", draw)
-    near = replace(stretches[SEARCHED], observations=stretches[SEARCHED].observations[:6])
-    plans = assert_the_same(push, [near], NOISY, 6)
+    monkeypatch.setattr(PlanRun, "seed", seed)
+    searched = stretches[SEARCHED]
+    # What refinement finds here is so good that the rest of the last plan is taken.
+    here, actions_over = searched.observations[2], (0, 1, 2.7, 4, 4.1, 30)
+    waiting = [replace(here, stamp_ns=round(passed * PERIOD_NS)) for passed in actions_over]
+    both = [replace(searched, observations=seen) for seen in (searched.observations[:6], waiting)]
+    plans = assert_the_same(push, both, NOISY, 6)
     assert all(plan.candidates == 14 + NOISY.iterations * NOISY.samples for plan in plans)
 
 
@@ -169,7 +180,7 @@ def test_no_plan_leaves_the_limits_nor_what_training_saw(
         way = place[:2] + np.concatenate([np.zeros((1, 2)), plan.actions.astype(np.float64).cumsum(0)])
         excess = np.maximum(np.maximum(way - high[:2], low[:2] - way), 0.0)
         assert np.diff(excess, axis=0).max() <= TOLERANCE_M
-        stamp_ns += 100_000_000
+        stamp_ns += PERIOD_NS
 
 
 def test_what_is_not_a_number_becomes_no_motion_and_is_forgotten(push: Bundle, stretches: list[Any]) -> None:

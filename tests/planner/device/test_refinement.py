@@ -55,3 +55,20 @@ def test_it_finds_the_bottom_of_a_bowl_and_turns_the_switch_that_helps() -> None
     seed = np.tile(np.array([0.0, 0.0, -1.0], np.float32), (3, 1))
     found = OnTensors().optimise(problem, seed, Effort(300, 6), np.random.default_rng(0))
     np.testing.assert_allclose(found.actions, np.tile(bottom, (3, 1)), atol=0.1)
+
+
+def test_from_the_second_iteration_on_the_mean_of_the_elites_is_a_candidate() -> None:
+    asked = []
+
+    def cost(sequences: Tensor) -> Tensor:
+        asked.append(sequences.clone())
+        return sequences.square().sum((1, 2))
+
+    search = Refinement(Cem(samples=20, iterations=2, elites=5, std=0.5), np.array([False, False]), 3)
+    search.draw(None)
+    search(cost, lambda sequences: sequences.clamp(-1, 1), torch.full((3, 2), 0.5), 2)
+    first, second = asked
+    elites = first[first.square().sum((1, 2)).argsort()[:5]]
+    torch.testing.assert_close(second[1], elites.mean(0))
+    torch.testing.assert_close(first[0], torch.full((3, 2), 0.5))
+    torch.testing.assert_close(second[0], elites[0])
