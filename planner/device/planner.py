@@ -65,6 +65,6 @@ class DevicePlanner(Mode2Planner):
         return Found(planned.actions, planned.energy, compared, dropped)
 
     def _affordable(self) -> int:
-        """The most iterations that there is time for. All but them takes about as long as one more."""
+        """The most iterations that there is time for; what comes before them counts as one more."""
         full = self._effort.iterations
         return next((count for count in range(full, 0, -1) if self.budget.time_for(1 + count, 1)), 0)
