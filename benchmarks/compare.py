@@ -15,6 +15,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.models import BUNDLE, Limits, Row, bundle_rows, check_device, chosen_models, encoder_rows
 from benchmarks.report import table
 from benchmarks.roofline import roofline_cases, roofline_of
+from benchmarks.whole_plan import whole_plan_rows
 from perception.runtimes.cuda import find_device
 from planner.bundle import Bundle
 
@@ -37,6 +38,7 @@ def compare_models(bundle: Bundle, models: str, device: str, batch: int, seconds
         for name, clips in chosen:
             if name == BUNDLE:
                 yield from bundle_rows(bundle, device, batch, limits)
+                yield from whole_plan_rows(bundle, device, limits)
             for frames in clips:
                 yield from encoder_rows(name, frames, device, batch, limits, folder)
 

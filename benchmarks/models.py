@@ -26,15 +26,16 @@ from hardware.robot import load_robot
 from perception.errors import ModelError
 from perception.preprocessing import prepare as preprocess
 from perception.runtimes.contract import Variant
-from perception.runtimes.modules import load_module
-from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.modules import open_module
 from perception.runtimes.registry import offers, open_session
 from perception.vjepa2.checkpoint import empty_encoder
 from perception.vjepa2.config import IMAGE_MEAN, IMAGE_STD, MODELS, EncoderConfig, Layers
 from perception.vjepa2.encoder import VideoEncoder
 from perception.vjepa2.export import OPSET
 from planner.bundle import Bundle
-from planner.planners import make_planner
+from planner.contract import Planner
+from planner.errors import PlannerError
+from planner.planners import Mode2Planner, make_planner
 
 BUNDLE = "bundle"
 # ViT-Ti/16 of Touvron et al. 2021 (arXiv:2012.12877), in V-JEPA 2's make: rotary positions, no class token.
@@ -138,7 +139,7 @@ def bundle_rows(bundle: Bundle, device: str, batch: int, limits: Limits) -> Iter
     servo = next(case for case in hardware_cases(bundle, load_robot(bundle.robot)) if case.name == "servo")
     (torch_variant,) = next(offer.variants for offer in offers() if offer.runtime == "torch")
     ways = [(EAGER, torch_variant), *((variant.name, variant) for variant in variants_for(device))]
-    plan_flops = count_work(bundle, begun_planner(bundle, near.goal), near)[1]
+    plan_flops = count_work(bundle, begun(Mode2Planner(bundle), near.goal), near)[1]
     weights = {graph.file: weights_of(bundle, graph.file) for graph in bundle.info.graphs.all}
     encoder_flops = flops_of(weights["encoder.onnx"][0], (1, size, size, 3), torch.uint8)
     encoder_bytes = weights["encoder.onnx"][1]
@@ -149,8 +150,10 @@ def bundle_rows(bundle: Bundle, device: str, batch: int, limits: Limits) -> Iter
     for name, variant in ways:
         try:
             on = bundle.on(variant)
-            encoder, planner = on.encoder(), begun_planner(on, near.goal)
-        except ModelError as error:
+            # On CUDA, torch's own planner is captured: there is nothing eager about it.
+            made = Mode2Planner(on) if name == EAGER else make_planner("mode2", on)
+            encoder, planner = on.encoder(), begun(made, near.goal)
+        except (ModelError, PlannerError) as error:
             yield Row(bundle.name, "encoder", 1, name, variant.precision, left_out=f"not run: {error}")
             continue
         around = eagerly if name == EAGER else as_it_is
@@ -175,16 +178,15 @@ def bundle_rows(bundle: Bundle, device: str, batch: int, limits: Limits) -> Iter
         yield limits.tried(whole)
 
 
-def begun_planner(bundle: Bundle, goal: Any) -> Any:
-    planner = make_planner("mode2", bundle)
+def begun(planner: Planner, goal: Any) -> Any:
+    """`planner`, pursuing `goal`."""
     planner.begin(goal)
     return planner
 
 
 def weights_of(bundle: Bundle, file: str) -> tuple[nn.Module, int]:
     """The torch module of a graph, and the bytes of its weights in float32."""
-    session = OnnxSession(bundle.path / file)
-    module = load_module(bundle.path / file, {p.name: p.row for p in (*session.inputs, *session.outputs)})
+    module = open_module(bundle.path / file)
     return module, parameter_bytes(module)
 
 

@@ -84,6 +84,10 @@ class Budget:
         self._started = self.clock()
 
     @property
+    def limited(self) -> bool:
+        return self._seconds < float("inf")
+
+    @property
     def elapsed_s(self) -> float:
         return self.clock() - self._started
 

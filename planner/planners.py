@@ -123,11 +123,17 @@ class LatentPlanner(ABC):
         """The rest of the last plan at `stamp_ns`, then zeros: (T, A) in −1…1. Zeros without one."""
         rest = np.zeros((self.horizon * self.action.block, self.action.dim), np.float32)
         if self._last is not None:
-            stamp, actions = self._last
-            passed = round((stamp_ns - stamp) * 1e-9 / self.action.period_s)
+            _, actions = self._last
+            passed = self.passed(stamp_ns)
             left = actions[passed : passed + len(rest)]
             rest[: len(left)] = left
         return rest
+
+    def passed(self, stamp_ns: int) -> int:
+        """How many actions of the last plan are over at `stamp_ns`; without a plan, as many as one has."""
+        if self._last is None:
+            return self.horizon * self.action.block
+        return round((stamp_ns - self._last[0]) * 1e-9 / self.action.period_s)
 
     def problem(
         self,
@@ -189,8 +195,9 @@ class CemPlanner(LatentPlanner):
         return Found(actions, energy, candidates, afford.shortfall(full, done))
 
 
+MODE2 = Cem(samples=32, iterations=1, elites=8, std=0.2)
 REFINERS: dict[str, Optimiser] = {
-    "mode2": Cem(samples=32, iterations=1, elites=8, std=0.2),
+    "mode2": MODE2,
     "icem": Icem(samples=48, iterations=3, elites=8, std=0.2),
     "mppi": Mppi(samples=48, iterations=3, std=0.2),
     "gradient": Gradient(samples=8, iterations=10, std=0.2),
@@ -206,7 +213,6 @@ class Mode2Planner(LatentPlanner):
     too, and the refinement never loses to its own start.
     """
 
-    horizon = 6
     trusted_steps = 8.0
     # The best time of arrival is near the learned time-to-go: 0.4 to 1.5 times of it in all but a few.
     arrival_count, latest_arrival, least_latest = 12, 1.5, 8.0
@@ -219,9 +225,10 @@ class Mode2Planner(LatentPlanner):
         budget: Budget | None = None,
         name: str = "mode2",
         refiner: Optimiser | None = None,
+        horizon: int = 6,
     ) -> None:
         super().__init__(bundle, seed, budget)
-        self.name, self.refiner = name, refiner or REFINERS[name]
+        self.name, self.refiner, self.horizon = name, refiner or REFINERS[name], horizon
         self._model = _differentiable(bundle, name) if self.refiner.needs_gradient else None
 
     def search(self, observation: Observation) -> Found:
@@ -288,12 +295,25 @@ def _differentiable(bundle: Bundle, name: str) -> DifferentiableModel:
     return differentiable.DifferentiableModel(bundle)
 
 
+def _mode2(bundle: Bundle, seed: int, budget: Budget) -> Planner:
+    """Where torch runs the bundle on CUDA, with all of a plan there: graphs one by one would mostly wait."""
+    if bundle.variant.runtime == "torch":
+        from perception.runtimes.pytorch import device_here
+
+        if device_here() == "cuda":
+            from planner.device.planner import DevicePlanner
+
+            return DevicePlanner(bundle, seed, budget)
+    return Mode2Planner(bundle, seed, budget)
+
+
 PLANNERS: dict[str, Callable[[Bundle, int, Budget], Planner]] = {
     "hold": lambda bundle, seed, budget: HoldPlanner(bundle),
     "random": lambda bundle, seed, budget: RandomPlanner(bundle, seed),
     "mode1": Mode1Planner,
     "cem": CemPlanner,
     **{name: partial(Mode2Planner, name=name) for name in REFINERS},
+    "mode2": _mode2,
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perception.errors import ModelError
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
+from perception.runtimes.onnx import OnnxSession
 from perception.runtimes.pytorch import WEIGHTS
 
 Rows = Mapping[str, tuple[int, ...]]
@@ -47,6 +48,12 @@ class OneAnswer(nn.Module):
     def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
         code = torch.relu(1.0 - (steps_left - self.steps).abs())
         return torch.tanh(self.layers(torch.cat([latent, goal, code], dim=1)))
+
+
+def open_module(path: Path, sha256: str | None = None) -> nn.Module:
+    """The module of the graph at `path`, which is checked against `sha256`. Raises ModelError."""
+    session = OnnxSession(path, sha256)
+    return load_module(path, {port.name: port.row for port in (*session.inputs, *session.outputs)})
 
 
 def load_module(path: Path, rows: Rows) -> nn.Module:

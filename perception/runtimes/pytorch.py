@@ -20,6 +20,13 @@ WEIGHTS = "weights.safetensors"
 MODEL = Path(__file__).parent.parent / "jepa" / "model.py"
 
 
+def device_here() -> str:
+    """Where torch runs graphs on this machine: "cuda" or "cpu". Needs torch."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class TorchSession:
     """A graph's module. Raises ModelError if the weights beside it are missing or not of this release."""
 
@@ -34,7 +41,7 @@ class TorchSession:
         self.inputs: tuple[Port, ...] = signature.inputs
         self.outputs: tuple[Port, ...] = signature.outputs
         rows = {port.name: port.row for port in (*self.inputs, *self.outputs)}
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device_here())
         module: Callable[..., Any] = load_module(path, rows).to(self._device)
         on_cuda = self._device.type == "cuda"
         self._module = torch.compile(module, mode="reduce-overhead", dynamic=False) if on_cuda else module

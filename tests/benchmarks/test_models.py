@@ -12,7 +12,7 @@ import torch
 
 import cli
 from benchmarks import bench as bench_module
-from benchmarks import compare, roofline
+from benchmarks import compare, roofline, whole_plan
 from benchmarks.errors import BenchmarkError
 from benchmarks.models import (
     EAGER,
@@ -28,9 +28,10 @@ from benchmarks.models import (
 )
 from benchmarks.roofline import Roofline
 from perception.vjepa2.checkpoint import empty_encoder
+from planner.optimisers.cem import Cem
 
 CEILING = Roofline(bandwidth=1e9, rates={"fp32": 1e10})
-STEPS = {"preprocess", "encoder", "plan mode2", "frame to command"}
+STEPS = {"preprocess", "encoder", "plan mode2", "frame to command", "plan 16x3x2"}
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def bench(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(roofline.SIDE, "cpu", 128)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))  # put back
     monkeypatch.setattr(bench_module, "ROUNDS", 2)
+    monkeypatch.setattr(whole_plan, "SEARCH", Cem(samples=16, iterations=2, elites=4, std=0.2))
+    monkeypatch.setattr(whole_plan, "HORIZON", 3)
 
     def run(models: str, device: str = "cpu") -> tuple[dict, str]:
         command = ["bench", "--bundle", str(tiny_bundle), "--models", models, "--device", device]
@@ -57,10 +60,11 @@ def test_every_runtime_is_measured_beside_torch_eager_and_what_takes_too_long_is
     rows = report["rows"]
     ours = [row for row in rows if row["model"] == "panda-push"]
     assert {row["step"] for row in ours} == STEPS
-    for step, batches in (("encoder", {1, 2}), ("plan mode2", {1}), ("frame to command", {1})):
+    for step in STEPS - {"preprocess"}:
         of_step = [row for row in ours if row["step"] == step]
         assert {row["runtime"] for row in of_step} >= {EAGER, "onnxruntime:fp32", "openvino:fp32"}
-        assert {row["batch"] for row in of_step} == batches
+        assert {row["batch"] for row in of_step} == ({1, 2} if step == "encoder" else {1})
+    assert [row["runtime"] for row in ours if row["step"] == "plan 16x3x2"][-1] == whole_plan.WHOLE
     clips = [row for row in rows if row["model"] == "tiny"]
     assert {row["runtime"] for row in clips} >= {EAGER, "onnxruntime:fp32", "openvino:fp32"}
     for row in (*ours, *clips):
