@@ -268,6 +268,7 @@ class Mode2Planner(LatentPlanner):
             again = sequences[moved].reshape(-1, horizon, model.block_dim)
             latents[moved] = model.rollout(observation, again).latents
         energies = path_energy(self.energy, latents, self.goal)
+        energies[np.isnan(energies)] = np.inf  # which would be the least otherwise
         self.budget.seeding.learn(len(sequences), horizon, self.budget.clock() - began)
         return sequences, energies
 
