@@ -76,6 +76,8 @@ SETTLE_S = 0.2
 GLIDE_S = 0.3
 # A command of 0.1 s is followed for twelve ticks at 120 Hz, whatever the sum of their lengths rounds to.
 CLOCK_ROUNDING_S = 1e-6
+# Sooner after the last tick nothing moves yet: the rounding of positions would be a velocity.
+SHORTEST_TICK_S = 1e-6
 
 STOP_STATES = (SafetyState.STOPPING, SafetyState.STOPPED)
 
@@ -250,10 +252,11 @@ class SafetyGate:
         self._ask_e_stops()
         if self._measured is None:
             return None
-        dt = min(self._clock - self._ticked, self.config.max_tick_s)
-        self._ticked = self._clock
+        since = self._clock - self._ticked
+        dt = min(since, self.config.max_tick_s) if since >= SHORTEST_TICK_S else 0.0
         self._watch(self._measured)
         if dt > 0.0:
+            self._ticked = self._clock
             self._move(dt)
         self._settle(self._measured)
         reference = self._reference

@@ -66,6 +66,9 @@ class Reference:
         self._stop, self._braked_s = self._stop_from(q, self.velocities, self.velocities), 0.0
         self._slope, self._dt = np.zeros_like(q), 0.0
         self.nearness_share = 1.0
+        # How far outside the workspace (m), and how near to a body, the arm may come to rest.
+        self._furthest = max(self._outside(q), self._tolerance)
+        self._nearest = min(self._bodies.clearance(q), self._robot.collision.margin)
 
     def follow(
         self, goal: Array, time_left: float, dt: float, share: float = 1.0, rest_within_s: float = math.inf
@@ -97,16 +100,14 @@ class Reference:
         self.positions, self.velocities = q, v
 
     def target_is_inside(self, target: Array) -> bool:
-        """Whether `target` has the tool inside the workspace, or at least no further outside than now."""
-        outside = self._outside(target)
-        return outside <= self._tolerance or outside <= self._outside(self.positions)
+        """Whether `target` has the tool inside the workspace, or at least no further outside than where it
+        would come to rest now."""
+        return self._outside(target) <= self._furthest
 
     def target_is_clear(self, target: Array) -> bool:
-        """Whether `target` keeps the margin to all bodies, or at least comes no nearer to them than now."""
-        clearance = self._bodies.clearance(target)
-        if clearance >= self._robot.collision.margin:
-            return True
-        return clearance >= self._bodies.clearance(self.positions)
+        """Whether `target` keeps the margin to all bodies, or at least comes no nearer to them than where the
+        arm would come to rest now."""
+        return self._bodies.clearance(target) >= self._nearest
 
     # How
 
@@ -122,8 +123,20 @@ class Reference:
                 self._slope, self._dt = (step[1] - self.velocities) / dt, dt
                 self.positions, self.velocities, self._stop = step
                 self._braked_s = 0.0
-                return
+                return self._come_back(step[2].rest)
         self.brake(dt)
+
+    def _come_back(self, rest: Array) -> None:
+        """Where the arm began outside, it may not go out again as far as it was.
+
+        It is where it comes to rest that counts, not where it is: on curved ways that goes to and fro, and
+        each time a little further out would be allowed.
+        """
+        if self._furthest > self._tolerance:
+            self._furthest = min(self._furthest, max(self._outside(rest), self._tolerance))
+        margin = self._robot.collision.margin
+        if self._nearest < margin:
+            self._nearest = max(self._nearest, min(self._bodies.clearance(rest), margin))
 
     def _is_safe(self, stop: Stop, rest_within_s: float) -> bool:
         """Whether the arm may be where `stop` begins: with it, it breaks no limit."""
