@@ -223,7 +223,7 @@ def test_the_arm_rests_within_200_ms_when_the_camera_freezes(
 
         give_up_s = time.monotonic() + MOVES_WITHIN_S
         while user.safety.reason not in ("command_stale", "image_stale"):
-            # This bundle has no skill: what it does may surprise it before, which holds or stops the arm as well.
+            # This bundle has no skill: what it does may surprise it first, which holds or stops the arm too.
             assert time.monotonic() < give_up_s, user.safety
             play(film)
             user.pursue_until(film / "00000.png", moved_lately)

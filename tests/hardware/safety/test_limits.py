@@ -18,7 +18,7 @@ from hardware.safety.motion import Reference
 from hardware.safety.status import GateConfig, SafetyState
 from hardware.safety.stop import Stop
 
-from .barrage import barrage
+from .barrage import Barrage, barrage
 from .watch import Watch
 
 ROBOT = load_robot("panda")
@@ -188,6 +188,11 @@ def test_a_barrage_of_commands_to_all_robots_leaves_no_setpoint_outside_a_limit(
     counts = barrage(commands=3000, seed=0)
     assert counts["accepted"] > 500
     assert len(counts) > 18, counts
+
+
+def test_an_arm_far_outside_does_not_wander_further_out_on_curved_ways():
+    """A scene of `make fuzz`: by moves that each ended no further out than where they began, it once did."""
+    Barrage(np.random.default_rng([0, 14125])).run()
 
 
 @settings(max_examples=60)

@@ -49,6 +49,17 @@ def test_after_a_long_silence_between_ticks_the_arm_moves_no_further_than_in_one
     assert arm.gate.status.state is SafetyState.STOPPING
 
 
+def test_a_tick_of_a_nanosecond_moves_nothing_and_its_time_is_not_lost(arm):
+    arm.drive(AHEAD, 0.3)
+    q, now_s = arm.q, arm.now_s
+    setpoint = arm.gate.tick(now_s + 1e-9)
+    np.testing.assert_array_equal(setpoint.positions, q)
+    assert setpoint.duration_s == 0.0
+    setpoint = arm.gate.tick(now_s + 0.01)
+    assert setpoint.duration_s == pytest.approx(0.01, abs=1e-12)
+    assert (setpoint.positions != q).any()
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_gate_settings_out_of_range_are_refused_by_name(value):
     with pytest.raises(ValueError, match="command_timeout_s"):
