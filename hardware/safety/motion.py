@@ -96,7 +96,9 @@ class Reference:
         self._braked_s += dt
         q = self._stop.position_at(self._braked_s)
         v = (q - self.positions) / dt
-        self._slope, self._dt = (v - self.velocities) / dt, dt
+        # Between the middles of two ticks, one of which may be long: over a short one alone, the mean
+        # velocity of the long one before would count as an acceleration that never was.
+        self._slope, self._dt = (v - self.velocities) / (0.5 * (dt + self._dt)), dt
         self.positions, self.velocities = q, v
 
     def target_is_inside(self, target: Array) -> bool:
