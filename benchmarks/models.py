@@ -35,7 +35,8 @@ from perception.vjepa2.export import OPSET
 from planner.bundle import Bundle
 from planner.contract import Planner
 from planner.errors import PlannerError
-from planner.planners import Mode2Planner, make_planner
+from planner.planners import Mode2Planner
+from planner.registry import make_planner
 
 BUNDLE = "bundle"
 # ViT-Ti/16 of Touvron et al. 2021 (arXiv:2012.12877), in V-JEPA 2's make: rotary positions, no class token.

@@ -16,7 +16,8 @@ from perception.preprocessing import prepare
 from planner.bundle import Bundle
 from planner.contract import Array, Observation, Planner
 from planner.energy import TimeToGo
-from planner.planners import Mode2Planner, make_planner
+from planner.planners import Mode2Planner
+from planner.registry import make_planner
 from planner.scoring import PathCost
 
 # Imagined and judged in full, as a search does it: enough candidates that their number no longer matters.

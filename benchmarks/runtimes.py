@@ -13,7 +13,7 @@ from benchmarks.plans import scenes
 from perception.errors import ModelError
 from perception.runtimes.registry import REFERENCE, offers
 from planner.bundle import Bundle
-from planner.planners import make_planner
+from planner.registry import make_planner
 
 if TYPE_CHECKING:
     from benchmarks.bench import Timing

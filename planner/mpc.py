@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from planner.bundle import Bundle
 from planner.contract import Array, Observation, Planner
 from planner.errors import PlannerError
-from planner.planners import make_planner
+from planner.registry import make_planner
 from planner.surprise import LONGEST, SHORTEST, Caution, SurpriseMonitor
 
 # Arrived: the learned time-to-go stays below this many model steps for this long. An arm on its way covers

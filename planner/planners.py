@@ -1,25 +1,17 @@
-"""The planners by name.
-
-Baselines: `hold`, `random`. `mode1`: the reflex alone. `cem`: plain search by the distance of latents.
-`mode2`: the reflex imagined for several times of arrival, the best one refined by a short search under the
-learned time-to-go; `icem`, `mppi` and `gradient` are the same with another refiner.
-"""
+"""What plans: the baselines, the reflex alone (Mode-1), plain search, and reasoning (Mode-2)."""
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.budget import Allowance, Budget, Clock
+from planner.budget import Allowance, Budget
 from planner.bundle import Bundle
 from planner.constraints import MotionLimits
-from planner.contract import Array, Observation, Plan, Planner
+from planner.contract import Array, Observation, Plan
 from planner.energy import TimeToGo, latent_distance, path_energy
 from planner.errors import PlannerError
 from planner.optimisers.cem import Cem
@@ -28,7 +20,6 @@ from planner.optimisers.gradient import Gradient
 from planner.optimisers.icem import Icem
 from planner.optimisers.mppi import Mppi
 from planner.scoring import PathCost
-from planner.vjepa2_bundle import VJepa2AcBundle
 
 if TYPE_CHECKING:
     from planner.differentiable import DifferentiableModel
@@ -294,48 +285,3 @@ def _differentiable(bundle: Bundle, name: str) -> DifferentiableModel:
             "or choose another planner"
         ) from error
     return differentiable.DifferentiableModel(bundle)
-
-
-def _mode2(bundle: Bundle, seed: int, budget: Budget) -> Planner:
-    """Where torch runs the bundle on CUDA, with all of a plan there: graphs one by one would mostly wait."""
-    if bundle.variant.runtime == "torch":
-        from perception.runtimes.pytorch import device_here
-
-        if device_here() == "cuda":
-            from planner.device.planner import DevicePlanner
-
-            return DevicePlanner(bundle, seed, budget)
-    return Mode2Planner(bundle, seed, budget)
-
-
-PLANNERS: dict[str, Callable[[Bundle, int, Budget], Planner]] = {
-    "hold": lambda bundle, seed, budget: HoldPlanner(bundle),
-    "random": lambda bundle, seed, budget: RandomPlanner(bundle, seed),
-    "mode1": Mode1Planner,
-    "cem": CemPlanner,
-    **{name: partial(Mode2Planner, name=name) for name in REFINERS},
-    "mode2": _mode2,
-}
-
-
-def make_planner(
-    name: str,
-    bundle: Bundle,
-    seed: int = 0,
-    budget_ms: float | None = None,
-    clock: Clock = time.perf_counter,
-) -> Planner:
-    """The planner called `name`, over the bundle's world model.
-
-    With `budget_ms` a plan takes no longer than that and one iteration of its search; what it leaves out for
-    it, it says in `Plan.dropped`. Raises PlannerError for any other name, a budget that is none, or a planner
-    that needs what is not installed.
-    """
-    planners: Mapping[str, Callable[..., Planner]] = PLANNERS
-    if isinstance(bundle, VJepa2AcBundle):
-        from planner.vjepa2_ac import PLANNERS as planners
-    if name not in planners:
-        raise PlannerError(f"no planner {name!r}; there are {', '.join(planners)}")
-    if budget_ms is not None and not 0 < budget_ms < float("inf"):
-        raise PlannerError(f"a plan cannot be made in {budget_ms:g} ms: name a budget above 0")
-    return planners[name](bundle, seed, Budget(None if budget_ms is None else budget_ms * 1e-3, clock))

@@ -17,7 +17,8 @@ from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle
 from planner.energy import TimeToGo
 from planner.optimisers.cem import Cem
-from planner.planners import Mode2Planner, make_planner
+from planner.planners import Mode2Planner
+from planner.registry import make_planner
 from sim.evaluate import shipped_bundle
 
 ROBOT_STEPS = {

@@ -13,7 +13,8 @@ from planner.contract import Array, Observation, Plan
 from planner.errors import PlannerError
 from planner.optimisers.cem import Cem
 from planner.optimisers.contract import Effort
-from planner.planners import CemPlanner, Mode2Planner, make_planner
+from planner.planners import CemPlanner, Mode2Planner
+from planner.registry import make_planner
 
 GOAL = np.array([4.0, -3.0], np.float32)
 MS = 1e-3

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from planner.bundle import ActionSpace, Bundle, ToolNormalisation, load_bundle
 from planner.constraints import MotionLimits
 from planner.contract import Observation
-from planner.planners import PLANNERS, Mode2Planner, make_planner
+from planner.planners import Mode2Planner
+from planner.registry import PLANNERS, make_planner
 
 LIMIT_M, TOLERANCE_M = 0.02, 1e-6
 LOW, HIGH = (0.3, -0.2, 0.02), (0.6, 0.2, 0.3)

@@ -13,7 +13,7 @@ from planner.contract import Observation
 from planner.differentiable import WEIGHTS, DifferentiableModel
 from planner.energy import TimeToGo
 from planner.errors import PlannerError
-from planner.planners import make_planner
+from planner.registry import make_planner
 from planner.scoring import PathCost
 
 

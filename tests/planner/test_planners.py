@@ -12,7 +12,8 @@ from planner.bundle import Bundle, load_bundle
 from planner.contract import Observation
 from planner.energy import latent_distance, path_energy
 from planner.errors import PlannerError
-from planner.planners import PLANNERS, CemPlanner, Mode1Planner, Mode2Planner, make_planner
+from planner.planners import CemPlanner, Mode1Planner, Mode2Planner
+from planner.registry import PLANNERS, make_planner
 
 PERIOD_NS = 100_000_000
 REFINING = ("mode2", "icem", "mppi", "gradient")

@@ -24,7 +24,7 @@ from planner.bundle import Bundle, load_bundle
 from planner.contract import Array, Observation
 from planner.errors import BundleError, PlannerError
 from planner.mpc import RecedingHorizon
-from planner.planners import make_planner
+from planner.registry import make_planner
 from planner.surprise import Caution
 from planner.vjepa2_ac import VJepa2AcPlanner, feature_distance, onto_l1_ball
 

@@ -24,7 +24,8 @@ from planner.device.run import PlanRun
 from planner.energy import path_energy
 from planner.errors import PlannerError
 from planner.optimisers.cem import Cem
-from planner.planners import PLANNERS, Mode2Planner, make_planner
+from planner.planners import Mode2Planner
+from planner.registry import PLANNERS, make_planner
 
 TOLERANCE_M = 1e-5
 PERIOD_NS = 100_000_000

@@ -89,7 +89,7 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     from hardware.robot import load_robot
     from planner.bundle import load_bundle
     from planner.errors import BundleError
-    from planner.planners import make_planner
+    from planner.registry import make_planner
     from sim.evaluate import on_requested_runtime
 
     bundle = load_bundle(args.bundle or default_bundle(args.task))
