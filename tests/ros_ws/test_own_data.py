@@ -19,13 +19,11 @@ from jepa_arm_bringup.terminal import parsed
 import cli
 from hardware.arm.config import load_arm_config
 from hardware.arm.emulator.process import FakeArm
-from hardware.arm.priority import NEXT_PRIORITY
 from hardware.robot import load_robot
 from perception.lerobot.reader import LeRobotDataset
 
 from ..perception.lerobot_format import read_whole
 from .conftest import STARTS_WITHIN_S
-from .hurried import hurried
 from .up_command import ROOT, Up
 from .walk import Walk
 
@@ -42,7 +40,6 @@ FEW_STEPS = """
 """
 STARTS = 4
 # Gate and arm, and after them what the gate waits for.
-FIRST, THEN = ("gate_node", "arm_node"), ("camera_node", "cli record", "cli replay")
 # Commands of the page whose tests are elsewhere: they ask a person, or run in the simulator (test_pursue).
 ELSEWHERE = (
     "doctor",
@@ -109,8 +106,7 @@ def start(tmp_path: Path) -> Iterator[Run]:
         )
         return started[-1]
 
-    with hurried(FIRST), hurried(THEN, NEXT_PRIORITY):
-        yield run
+    yield run
     for process in started:
         process.kill()
         process.communicate()

@@ -14,13 +14,12 @@ import pytest
 import cli
 from hardware.arm.config import load_arm_config
 from hardware.arm.emulator.process import FakeArm
-from hardware.arm.priority import NEXT_PRIORITY
 from hardware.robot import load_robot
 from perception.lerobot.reader import LeRobotDataset
 
 from ..hardware.teleop.virtual_pad import DEAD_MAN, FULL, LEFT_X, VirtualPad, sdl2
 from .hurried import hurried
-from .test_own_data import FIRST, PAUSES, film
+from .test_own_data import PAUSES, film
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
 
@@ -99,13 +98,12 @@ def test_an_arm_whose_tool_is_outside_its_workspace_is_not_moved(
         record += ["--camera", f"file:{tmp_path / 'camera.mp4'}", "--out", str(tmp_path / "data")]
         if by == "leader":
             record += ["--leader", "feetech", "--leader-port", leader.path]
-        with hurried(FIRST), hurried(("camera_node",), NEXT_PRIORITY):
-            for _ in range(STARTS):
-                os.write(keys, b"q")
-                assert cli.main(record) == 2
-                said = capfd.readouterr()
-                if not any(pause in said.err for pause in PAUSES):
-                    break
+        for _ in range(STARTS):
+            os.write(keys, b"q")
+            assert cli.main(record) == 2
+            said = capfd.readouterr()
+            if not any(pause in said.err for pause in PAUSES):
+                break
         assert "outside the workspace of so101 (x 0.12 to 0.36" in said.err and "ready" not in said.out
         assert "the tool is at x 0.0" in said.err and "move it inside by hand" in said.err
         after = arm.positions()
