@@ -39,7 +39,6 @@ FEW_STEPS = """
  head_steps: 10, head_batch: 64, head_views: 1, monitor_every: 10}
 """
 STARTS = 4
-# Gate and arm, and after them what the gate waits for.
 # Commands of the page whose tests are elsewhere: they ask a person, or run in the simulator (test_pursue).
 ELSEWHERE = (
     "doctor",
