@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -88,6 +89,22 @@ def test_a_stopped_gate_is_asked_until_it_resets(gate: Gate, own_domain: int) ->
         assert client.spin_until(lambda: client.stopped)
         client.reset_safety()
         assert not client.stopped and gate.asked == ["stop", *["reset"] * 4]
+
+
+def test_ctrl_c_within_a_callback_comes_after_it(own_domain: int) -> None:
+    """Raised within, it would be lost in what calls Python from C++, or come out as some other error."""
+    whole: list[bool] = []
+
+    def on_timer() -> None:
+        signal.raise_signal(signal.SIGINT)
+        whole.append(True)
+
+    with GateClient(own_domain, "someone") as client:
+        client.node.create_timer(0.01, on_timer)
+        with pytest.raises(KeyboardInterrupt):
+            client.spin_until(lambda: False)
+    assert whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_gate_that_goes_on_refusing_is_named_with_its_reason(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import rclpy
+from jepa_arm_ros import signals
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -34,7 +35,8 @@ class LifecycleManager:
         self._managed = {name: _Managed(self._node, name) for name in names}
 
     def spin(self, timeout_s: float) -> None:
-        self._executor.spin_once(timeout_sec=timeout_s)
+        with signals.deferred():
+            self._executor.spin_once(timeout_sec=timeout_s)
 
     def started(self, name: str) -> None:
         """The process of `name` is new: begin with it from the start."""

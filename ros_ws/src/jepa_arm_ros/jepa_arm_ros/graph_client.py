@@ -23,7 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from jepa_arm_ros import qos
+from jepa_arm_ros import qos, signals
 from jepa_arm_ros.errors import EpisodeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class GraphClient:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            self._executor.spin_until_future_complete(Future(), min(left_s, SPIN_SLICE_S))
+            with signals.deferred():
+                self._executor.spin_until_future_complete(Future(), min(left_s, SPIN_SLICE_S))
         return True
 
     def wait_for(self, future: Future, what: str, timeout_s: float | None = None) -> Any:
