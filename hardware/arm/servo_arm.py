@@ -33,6 +33,8 @@ from hardware.errors import ArmError
 SERVO_WATCHDOG_SHARE = 1.5
 # A stop is written again with every reading for so long: nothing acknowledges a sync write.
 REPEAT_STOP_S = 0.3
+# The arm has been stopped before it is asked who is missing: there is time for answers as late as this.
+LATEST_ANSWER_S = 0.1
 # Servos that are not to be written to after their fault: one is gone, the other has forgotten its limits.
 LEFT_ALONE = ("servo_lost", "servo_reset")
 LOG = logging.getLogger(__name__)
@@ -248,8 +250,9 @@ class ServoArm:
         return next((i for i in ids if i in self._servos and not self._answers(i)), suspect)
 
     def _answers(self, servo_id: int) -> bool:
-        """Asked twice: the first answer may be lost in what comes late of another servo."""
+        """Asked twice, each time on a quiet line: a late answer would pass for this one, or drown it."""
         for _ in range(2):
+            time.sleep(LATEST_ANSWER_S)
             try:
                 if self._bus.ping(servo_id):
                     return True
