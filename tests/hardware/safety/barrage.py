@@ -9,13 +9,16 @@ often near a limit, an edge or a body. A setpoint outside any limit ends it with
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from rich.progress import track
 
 sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parent)]
 
@@ -31,7 +34,8 @@ from hardware.safety.status import GateConfig, Reason, SafetyState  # noqa: E402
 ROBOTS = ("panda", "xarm6", "iiwa", "panda_hand")
 PERIODS_S = (0.004, 0.008, 0.01, 1 / 120)
 WEIRD = (np.nan, np.inf, -np.inf, 1e300, -1e12, 0.0, 5.0)
-COMMANDS_A_SCENE = 40
+COMMANDS_A_SCENE = 40  # at least
+SCENES_A_SHARE = 50
 
 
 @cache
@@ -179,29 +183,33 @@ class Barrage:
                 self.watch.start(self.observed)
 
 
-def barrage(commands: int, seed: int) -> Counter[str]:
-    """How often each reason acted while `commands` were thrown. Raises `OutsideLimits`, naming the scene."""
+def barrage(scenes: range, seed: int) -> Counter[str]:
+    """How often each reason acted in these scenes. Raises `OutsideLimits`, naming the scene."""
     counts: Counter[str] = Counter()
-    scene = thrown = 0
-    while thrown < commands:
+    for scene in scenes:
         run = Barrage(np.random.default_rng([seed, scene]))
         try:
             counts += run.run()
         except AssertionError as error:
             raise type(error)(f"seed {seed}, scene {scene}: {error}") from None
         counts["accepted"] += run.gate.status.commands_accepted
-        thrown, scene = thrown + run.commands, scene + 1
-    counts["thrown"] = thrown
+        counts["thrown"] += run.commands
     return counts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commands", type=int, default=1_000_000)
+    parser.add_argument("--commands", type=int, default=1_000_000, help="at least so many")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    last = math.ceil(args.commands / COMMANDS_A_SCENE)
+    shares = [range(i, min(i + SCENES_A_SHARE, last)) for i in range(0, last, SCENES_A_SHARE)]
+    counts: Counter[str] = Counter()
     try:
-        counts = barrage(args.commands, args.seed)
+        with ProcessPoolExecutor() as pool:
+            done = pool.map(partial(barrage, seed=args.seed), shares)
+            for share in track(done, "fuzz", len(shares)):
+                counts += share
     except AssertionError as error:
         print(f"fuzz: OUTSIDE A LIMIT: {error}")
         return 1

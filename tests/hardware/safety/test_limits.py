@@ -185,7 +185,7 @@ def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
 
 def test_a_barrage_of_commands_to_all_robots_leaves_no_setpoint_outside_a_limit():
     """`make fuzz` throws a million."""
-    counts = barrage(commands=3000, seed=0)
+    counts = barrage(range(75), seed=0)
     assert counts["accepted"] > 500
     assert len(counts) > 18, counts
 
