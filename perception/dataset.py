@@ -43,6 +43,8 @@ class DatasetInfo(BaseModel):
     episodes: PositiveInt
     episodes_per_shard: PositiveInt
     session: PositiveInt
+    # What of the conditions was the same in all sessions.
+    same: tuple[str, ...] = ()
     # The simulator can show its own again; what was recorded, only the arm that it was recorded on.
     source: Literal["simulator", "recorded"] = "simulator"
 

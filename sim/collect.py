@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+from sim.conditions import GROUPS
 from sim.workers import add_worker_arguments, open_workers
 
 EXAMPLE = "jepa-arm collect --task push --out data/panda-push"
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, help="how many (default: what the task's shipped bundle takes)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the play (default: 0)")
+    parser.add_argument(
+        "--same",
+        action="append",
+        choices=tuple(GROUPS),
+        default=[],
+        help="what is to be the same in all of it, as for a camera that nobody moves; may be repeated",
+    )
     add_worker_arguments(parser, os.cpu_count() or 1, "processes (default: as many as there are cores)")
     parser.add_argument("--out", type=Path, required=True, help="folder; one that was begun is gone on with")
 
@@ -68,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         episodes=args.episodes or task.play_episodes,
         episodes_per_shard=EPISODES_PER_SHARD,
         session=EPISODES_PER_SESSION,
+        same=tuple(sorted(set(args.same))),
     )
     write_description(args.out, info)
     missing = [index for index in range(info.shards) if not shard_path(args.out, index).exists()]

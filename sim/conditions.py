@@ -121,12 +121,15 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, factor: float = 1.0)
     return conditions
 
 
-def randomised(rng: np.random.Generator) -> Conditions:
-    """For play: the nominal cell in some sessions, else each group differs in `PLAY_SHARE` of them."""
+def randomised(rng: np.random.Generator, same: tuple[str, ...] = ()) -> Conditions:
+    """For play: the nominal cell in some sessions, else each group differs in `PLAY_SHARE` of them.
+
+    The groups in `same` never differ.
+    """
     if rng.random() < NOMINAL_SHARE:
         return NOMINAL
-    names = tuple(name for name in GROUPS if rng.random() < PLAY_SHARE)
-    return drawn(names, rng, PLAY_FACTOR)
+    names = [name for name in GROUPS if rng.random() < PLAY_SHARE]
+    return drawn(tuple(name for name in names if name not in same), rng, PLAY_FACTOR)
 
 
 def perturbed(name: str, rng: np.random.Generator) -> Conditions:

@@ -38,7 +38,7 @@ def record_shard(job: tuple[str, int, str]) -> int:
     for episode in range(count):
         session = np.random.default_rng([info.seed, SESSION_STREAM, (first + episode) // info.session])
         rng = np.random.default_rng([info.seed, PLAY_STREAM, first + episode])
-        _record_episode(task, loop, randomised(session), rng, shard, episode, info)
+        _record_episode(task, loop, randomised(session, info.same), rng, shard, episode, info)
     loop.world.close()
     write_shard(folder, index, shard)
     return index

@@ -69,6 +69,19 @@ def test_the_same_generator_draws_the_same_conditions(name: str, seed: int) -> N
     assert randomised(np.random.default_rng(seed)) == randomised(np.random.default_rng(seed))
 
 
+@given(seeds, st.sets(st.sampled_from(sorted(GROUPS))))
+def test_what_is_to_be_the_same_in_all_play_never_differs(seed: int, same: set[str]) -> None:
+    found = changed(randomised(np.random.default_rng(seed), tuple(same)))
+    assert not found & {field for group in same for field in RANGES[group]}
+
+
+def test_what_is_not_said_to_be_the_same_still_differs() -> None:
+    rng = np.random.default_rng(0)
+    found = [changed(randomised(rng, ("camera", "size"))) for _ in range(100)]
+    others = set(GROUPS) - {"camera", "size"}
+    assert set().union(*found) - {"texture"} == {field for group in others for field in RANGES[group]}
+
+
 @given(seeds, st.floats(0.0, 2.0))
 @settings(max_examples=50)
 def test_the_factor_stretches_the_range(seed: int, factor: float) -> None:
