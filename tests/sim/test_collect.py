@@ -83,12 +83,12 @@ def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.mark.usefixtures("short_play")
-def test_a_camera_that_is_to_be_the_same_sees_the_same_play_from_elsewhere(tmp_path: Path) -> None:
+def test_with_a_camera_that_is_to_be_the_same_play_is_seen_otherwise(tmp_path: Path) -> None:
     assert cli.main(options(tmp_path / "moved", episodes=1, seed=3)) == 0
     assert cli.main([*options(tmp_path / "still", episodes=1, seed=3), "--same", "camera"]) == 0
     (moved_info, moved), (still_info, still) = (load_dataset(tmp_path / name) for name in ("moved", "still"))
     assert (moved_info.same, still_info.same) == ((), ("camera",))
-    assert (moved.actions == still.actions).all() and (moved.frames != still.frames).any()
+    assert (moved.frames != still.frames).any()
 
 
 def wait_until(happened: Callable[[], bool], what: str, within_s: float = 150.0) -> None:
