@@ -215,3 +215,17 @@ def test_an_arm_that_starts_within_the_margin_may_leave_but_come_no_nearer():
     arm.run(0.1)
     assert bodies.nearest(arm.q).distance > gap + 0.005
     assert arm.send(nearer).reason is Reason.COLLISION
+
+
+def test_an_arm_that_has_left_a_body_a_little_may_not_come_back_to_where_it_was():
+    tool = Kinematics(PANDA).tool_position(PANDA.home)
+    low = tool + [0.014, -0.1, -0.2]
+    robot = with_box(PANDA, low, low + [0.1, 0.2, 0.25])
+    arm, bodies = armed(robot), Bodies(robot)
+    gap = bodies.nearest(arm.q).distance
+    away = arm.command((-0.001, 0.0, 0.0))
+    assert arm.send(replace(away, velocities=np.zeros(7))).accepted
+    arm.run(0.2)
+    left = bodies.nearest(arm.q).distance
+    assert gap + 0.0005 < left < robot.collision.margin
+    assert arm.send(arm.command((0.0003, 0.0, 0.0))).reason is Reason.COLLISION
