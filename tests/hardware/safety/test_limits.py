@@ -305,6 +305,21 @@ def test_a_motion_takes_the_velocity_that_brings_it_to_its_goal_in_time_and_no_l
     assert np.abs(reference.velocities).max() < 0.5
 
 
+@pytest.mark.parametrize(("name", "together"), [("panda", True), ("panda_hand", False)])
+@pytest.mark.parametrize("fast", [0, -1])
+def test_what_is_too_fast_for_one_joint_slows_all_of_the_arm_but_no_gripper(name, together, fast):
+    robot, reference = unhindered(name)
+    slow = -1 - fast
+    way = np.zeros(len(robot.joints))
+    way[fast] = -0.5 * robot.velocity_limits[fast]  # in a tenth of a second
+    way[slow] = -0.1 * 0.1 * robot.velocity_limits[slow]
+    for tick in range(10):
+        reference.follow(robot.home + way, 0.1 - 0.01 * tick, 0.01)
+    done = (reference.positions - robot.home)[[fast, slow]] / way[[fast, slow]]
+    assert done[0] < 0.3
+    assert done[1] == pytest.approx(done[0], abs=0.02) if together else done[1] > 0.9
+
+
 def test_a_late_tick_leaves_no_slope_behind_that_a_joint_cannot_have():
     """The mean velocity of a long tick is no velocity from which the next, short one slows down."""
     robot, reference = unhindered("panda")
