@@ -115,7 +115,6 @@ class Reference:
 
     def _move(self, pace: Array, dt: float, rest_within_s: float) -> None:
         """Change to the velocities `pace`: to all of them, or to less near other bodies, or brake."""
-        self.nearness_share = 1.0
         free = self._stepped(pace, dt)
         share = self.nearness_share = self._share_near_bodies(free[2])
         if share < 1.0:
