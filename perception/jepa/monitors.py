@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from perception.dataset import Episodes
+from perception.dataset import DatasetInfo, Episodes
 from perception.jepa.augmentation import augment
 from perception.jepa.model import Predictor
 from perception.jepa.windows import Windows
@@ -55,15 +55,17 @@ def encode_all(encoder: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.floa
 
 
 def encode_views(
-    encoder: nn.Module, frames: NDArray[np.uint8], session: int, views: int
+    encoder: nn.Module, frames: NDArray[np.uint8], info: DatasetInfo, views: int
 ) -> NDArray[np.float32]:
     """Latents (views·E, T, D) of frames (E, T, S, S, 3): as they are, then augmented session by session."""
+    session = info.session
     latents = [encode_all(encoder, frames)]
     for view in range(1, views):
         changed = np.empty_like(frames)
         for first in range(0, len(frames), session):
             part = frames[first : first + session]
-            changed[first : first + session] = augment(part, len(part), np.array([first * views + view]))
+            seed = np.array([first * views + view])
+            changed[first : first + session] = augment(part, len(part), seed, info.same)
         latents.append(encode_all(encoder, changed))
     return np.concatenate(latents)
 

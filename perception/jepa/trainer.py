@@ -181,7 +181,7 @@ class Trainer:
         _say(f"encoding {views * frames.shape[0] * frames.shape[1]} frames")
         pairs = GoalPairs(
             self.info,
-            encode_views(self.encoder, frames, self.info.session, views),
+            encode_views(self.encoder, frames, self.info, views),
             self.training.actions,
             config.block,
             config.max_steps,

@@ -69,7 +69,7 @@ class Windows:
         normaliser: Normaliser,
     ) -> None:
         self.frames = episodes.frames
-        self.block, self.length, self.session = block, length, info.session
+        self.block, self.length, self.session, self.same = block, length, info.session, info.same
         self.max_steps = max_steps
         self.tool, self.tool_std = normaliser(episodes.tool), normaliser.std
         self.actions = episodes.actions / np.float32(info.action_limit_m)
@@ -96,7 +96,7 @@ class Windows:
         # Features, kept in half precision, were computed of pictures as they are.
         is_picture = pictures.dtype == np.uint8
         seen = torch.from_numpy(
-            augment(pictures, together, changes) if is_picture else pictures.astype(np.float32)
+            augment(pictures, together, changes, self.same) if is_picture else pictures.astype(np.float32)
         )
         at = start[:, None] + self.block * np.arange(self.length)
         steps_left = torch.from_numpy((goal_at[:, None] - at[:, :, None]) // self.block)

@@ -48,6 +48,15 @@ def test_the_same_seeds_change_pictures_the_same_way() -> None:
     assert not np.array_equal(first, augment(frames, 2, np.array([3, 5])))
 
 
+@given(seeds)
+@settings(deadline=None, max_examples=30)
+def test_pictures_of_a_camera_that_nobody_moved_are_recoloured_where_they_are(seeds: list[int]) -> None:
+    frames = pictures(len(seeds), 3)
+    changed = augment(frames, 3, np.array(seeds), same=("camera",))
+    np.testing.assert_array_equal(centres(changed), centres(frames))
+    assert not np.array_equal(changed, frames)
+
+
 def test_shifts_reach_as_far_as_they_may_both_ways() -> None:
     frames = pictures(1, 1)
     moved = np.array([(centres(augment(frames, 1, np.array([s]))) - centres(frames))[0] for s in range(200)])

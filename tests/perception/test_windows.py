@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -207,3 +208,18 @@ def test_the_normaliser_keeps_the_range_of_each_axis_and_takes_a_gripper_along()
     np.testing.assert_array_equal(fitted.low, tool.min((0, 1)).astype(np.float32))
     np.testing.assert_array_equal(fitted.high, tool.max((0, 1)).astype(np.float32))
     assert fitted.mean.shape == fitted.std.shape == (4,)
+
+
+@pytest.mark.parametrize(("same", "moves"), [((), True), (("camera",), False)])
+def test_what_a_camera_sees_that_nobody_moves_stays_where_it_is(
+    info: DatasetInfo, same: tuple[str, ...], moves: bool
+) -> None:
+    size = 24
+    frames = np.zeros((EPISODES, STEPS + 1, size, size, 3), np.uint8)
+    frames[:, :, 12, 12] = 255
+    info = info.model_copy(update={"same": same, "image_size": size})
+    windows = Windows(info, replace(numbered_episodes(), frames=frames), 2, 7, MAX_STEPS, IDENTITY)
+    seen = windows.sample(0, 0, batch=8, together=2).frames.numpy().astype(int)
+    spots = np.argwhere(np.abs(seen - seen[:, :, :1, :1]).max(-1) > 0)[:, 2:]
+    assert len(spots) == 8 * 7
+    assert (spots != 12).any() is np.bool_(moves)
