@@ -40,6 +40,7 @@ class TrainConfig(BaseModel):
     inverse_weight: float = 0.3
     reflex_weight: float = 0.5
     time_to_go_weight: float = 0.1
+    displacement_weight: float = 0.0
 
     head_steps: int = Field(default=6000, ge=1, description="steps of proposal and energy on frozen latents")
     head_batch: int = Field(default=1024, ge=2)

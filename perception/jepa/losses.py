@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.jepa.distributed import mean_of_processes, world_size
-from perception.jepa.model import Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.model import Displacement, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.windows import Sample
 
 SIGREG_PROJECTIONS = 128
@@ -32,6 +32,7 @@ class Terms(NamedTuple):
     inverse: Tensor
     reflex: Tensor
     time_to_go: Tensor
+    displacement: Tensor
 
 
 class Models(NamedTuple):
@@ -42,6 +43,7 @@ class Models(NamedTuple):
     inverse: InverseDynamics
     proposal: Proposal
     energy: Energy
+    displacement: Displacement
 
 
 def sigreg(latents: Tensor, generator: torch.Generator) -> Tensor:
@@ -106,7 +108,19 @@ def world_model_terms(
         inverse=functional.mse_loss(guessed, sample.actions.flatten(0, 1)),
         reflex=reflex,
         time_to_go=time_to_go,
+        displacement=_displacement_error(models.displacement, latents, sample.tool, together),
     )
+
+
+def _displacement_error(displacement: Displacement, latents: Tensor, tool: Tensor, together: int) -> Tensor:
+    """Mean squared error of the tool's way from latents (B, L, D) to those of the next window in the run."""
+
+    def of_next(windows: Tensor) -> Tensor:
+        return windows.unflatten(0, (-1, together)).roll(1, dims=1).flatten(0, 1)
+
+    way = of_next(tool) - tool
+    guessed = displacement(latents.flatten(0, 1), of_next(latents).flatten(0, 1)).float()
+    return functional.mse_loss(guessed, way.flatten(0, 1))
 
 
 def _open_loop(

@@ -93,6 +93,21 @@ class InverseDynamics(nn.Module):
         return self.layers(torch.cat([latent, following], dim=1))
 
 
+class Displacement(nn.Module):
+    """(z, other z of the same session) → the tool's way from one to the other (N, P), normalised.
+
+    For training only: it keeps the tool's whole place readable. A way along the camera's view moves hardly a
+    pixel, and prediction alone leaves it out.
+    """
+
+    def __init__(self, latent_dim: int, tool_dim: int) -> None:
+        super().__init__()
+        self.layers = _mlp(2 * latent_dim, tool_dim, 256, hidden=2)
+
+    def forward(self, latent: Tensor, other: Tensor) -> Tensor:
+        return self.layers(torch.cat([latent, other], dim=1))
+
+
 def _mlp(inputs: int, outputs: int, width: int, hidden: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Linear(inputs, width), nn.GELU()]
     for _ in range(hidden - 1):

@@ -35,7 +35,7 @@ from perception.jepa.losses import (
     steps_to_go_loss,
     world_model_terms,
 )
-from perception.jepa.model import Encoder, Energy, InverseDynamics, Predictor, Proposal
+from perception.jepa.model import Displacement, Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_views, read_health
 from perception.jepa.warm_start import start_from
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
@@ -92,9 +92,8 @@ class Trainer:
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
         self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps)
         self.energy = Energy(config.latent_dim, config.max_steps)
-        self.world_model_optimiser = self._optimiser(
-            [self.encoder, self.predictor, self.inverse, self.proposal, self.energy], config.learning_rate
-        )
+        self.displacement = Displacement(config.latent_dim, info.tool_dim)
+        self.world_model_optimiser = self._optimiser(list(self._models().values()), config.learning_rate)
         self.head_optimiser = self._optimiser([self.proposal, self.energy], config.head_learning_rate)
         self.world_model_step = self.head_step = 0
         self.seconds = 0.0
@@ -136,8 +135,11 @@ class Trainer:
             config.inverse_weight,
             config.reflex_weight,
             config.time_to_go_weight,
+            config.displacement_weight,
         )
-        models = Models(self.encoder, self.predictor, self.inverse, self.proposal, self.energy)
+        models = Models(
+            self.encoder, self.predictor, self.inverse, self.proposal, self.energy, self.displacement
+        )
         with self._progress("world model", config.steps, self.world_model_step) as report:
             for step in range(self.world_model_step, config.steps):
                 started = time.monotonic()
@@ -274,6 +276,7 @@ class Trainer:
             "inverse": self.inverse,
             "proposal": self.proposal,
             "energy": self.energy,
+            "displacement": self.displacement,
         }
 
     def _optimiser(self, models: list[nn.Module], rate: float) -> torch.optim.AdamW:
