@@ -1,28 +1,20 @@
-"""`jepa-arm bench`: how long each step from picture to motor takes on this machine, with this bundle.
-
-Everything is measured in turns, a slice each, for several rounds: whatever else the machine does meanwhile
-falls on all of them alike. Compare only figures of one run.
-"""
+"""`jepa-arm bench`: how long each step from picture to motor takes on this machine, with this bundle."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.cases import Case
+    from benchmarks.timing import Timing
     from planner.bundle import Bundle
 
 EXAMPLE = "jepa-arm bench --json out/bench.json"
 DEVICES = ("cpu", "cuda")
-ROUNDS = 10
-WARM_UP_CALLS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.errors import BenchmarkError
     from benchmarks.machine import describe_machine
     from benchmarks.runtimes import runtime_cases, times_as_fast
+    from benchmarks.timing import with_progress
     from planner.bundle import load_bundle
     from sim.evaluate import shipped_bundle
 
@@ -111,67 +104,6 @@ def run_models(args: argparse.Namespace, bundle: Bundle) -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long the calls of one case took, in milliseconds."""
-
-    name: str
-    what: str
-    milliseconds: Sequence[float]
-    flops: int = 0
-    candidate_steps: int = 0
-
-    def figures(self) -> dict[str, Any]:
-        import numpy as np
-
-        median, p99 = np.percentile(self.milliseconds, (50, 99))
-        work: dict[str, Any] = {}
-        if self.flops:
-            work["gflop"] = round(self.flops * 1e-9, 4)
-        if self.candidate_steps:
-            work["candidate_steps_per_s"] = round(self.candidate_steps / (float(median) * 1e-3))
-        return {
-            "what": self.what,
-            "median_ms": round(float(median), 4),
-            "p99_ms": round(float(p99), 4),
-            "calls": len(self.milliseconds),
-            **work,
-        }
-
-
-def measure(cases: Sequence[Case], seconds: float) -> Iterator[list[Timing]]:
-    """Run every case for `seconds`, in turns; yields what is known after each of `ROUNDS` rounds."""
-    taken: list[list[float]] = [[] for _ in cases]
-    for case in cases:
-        for _ in range(WARM_UP_CALLS):
-            time_call(case.prepare, case.run)
-    for _ in range(ROUNDS):
-        for case, milliseconds in zip(cases, taken):
-            until = time.perf_counter() + seconds / ROUNDS
-            milliseconds.append(time_call(case.prepare, case.run))
-            while time.perf_counter() < until:
-                milliseconds.append(time_call(case.prepare, case.run))
-        yield [
-            Timing(case.name, case.what, tuple(ms), case.flops, case.candidate_steps)
-            for case, ms in zip(cases, taken)
-        ]
-
-
-def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> float:
-    """Milliseconds that `call` takes; `prepare` comes before it and is not counted."""
-    prepare()
-    started = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - started) * 1e-6
-
-
-def with_progress(cases: Sequence[Case], seconds: float) -> list[Timing]:
-    from rich.progress import track
-
-    rounds = track(measure(cases, seconds), f"measuring {len(cases)} steps", total=ROUNDS)
-    return list(rounds)[-1]
 
 
 def show(timings: Sequence[Timing], title: str) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench import WARM_UP_CALLS, time_call, with_progress
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import describe_machine
 from benchmarks.models import BUNDLE, Limits, Row, bundle_rows, check_device, chosen_models, encoder_rows
 from benchmarks.report import table
 from benchmarks.roofline import roofline_cases, roofline_of
+from benchmarks.timing import WARM_UP_CALLS, time_call, with_progress
 from benchmarks.whole_plan import whole_plan_rows
 from perception.runtimes.cuda import find_device
 from planner.bundle import Bundle

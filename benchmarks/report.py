@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.models import EAGER, Row
 from benchmarks.roofline import Roofline
-
-if TYPE_CHECKING:
-    from benchmarks.bench import Timing
+from benchmarks.timing import Timing
 
 COLUMNS = (
     "model",

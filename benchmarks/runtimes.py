@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.cases import Case
 from benchmarks.plans import scenes
+from benchmarks.timing import Case, Timing
 from perception.errors import ModelError
 from perception.runtimes.registry import REFERENCE, offers
 from planner.bundle import Bundle
 from planner.registry import make_planner
-
-if TYPE_CHECKING:
-    from benchmarks.bench import Timing
 
 ENCODER, PLAN = "encoder", "plan mode2 near"
 

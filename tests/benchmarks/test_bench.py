@@ -8,10 +8,10 @@ import pytest
 
 import cli
 from benchmarks import cases, plans, reference
-from benchmarks.bench import ROUNDS, measure
-from benchmarks.cases import Case, all_cases, hardware_cases
+from benchmarks.cases import all_cases, hardware_cases
 from benchmarks.machine import cpu_model
 from benchmarks.runtimes import runtime_cases, times_as_fast
+from benchmarks.timing import ROUNDS, Case, measure
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import cli
-from benchmarks import bench as bench_module
-from benchmarks import compare, roofline, whole_plan
+from benchmarks import compare, roofline, timing, whole_plan
 from benchmarks.errors import BenchmarkError
 from benchmarks.models import (
     EAGER,
@@ -41,7 +40,7 @@ def bench(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(roofline.COPIED_BYTES, "cpu", 1 << 20)
     monkeypatch.setitem(roofline.SIDE, "cpu", 128)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))  # put back
-    monkeypatch.setattr(bench_module, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
     monkeypatch.setattr(whole_plan, "SEARCH", Cem(samples=16, iterations=2, elites=4, std=0.2))
     monkeypatch.setattr(whole_plan, "HORIZON", 3)
 
