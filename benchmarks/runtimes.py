@@ -15,6 +15,7 @@ from planner.bundle import Bundle
 from planner.registry import make_planner
 
 ENCODER, PLAN = "encoder", "plan mode2 near"
+TORCH = "torch:fp32"
 
 
 def runtime_cases(bundle: Bundle) -> list[Case]:
@@ -35,12 +36,15 @@ def runtime_cases(bundle: Bundle) -> list[Case]:
     return cases
 
 
-def times_as_fast(timings: Sequence[Timing]) -> dict[str, float]:
-    """How many times as fast as ONNX Runtime each runtime's case is, by the medians of one run."""
+def times_as_fast(timings: Sequence[Timing], other: str = REFERENCE.name) -> dict[str, float]:
+    """How many times as fast as on `other` each runtime's case is, by the medians of one run.
+
+    Empty where `other` was not measured.
+    """
     medians = {timing.name: float(np.median(timing.milliseconds)) for timing in timings}
     ratios = {}
     for step in (ENCODER, PLAN):
-        reference = medians.get(f"{step} {REFERENCE.name}")
+        reference = medians.get(f"{step} {other}")
         for name, median in medians.items():
             if reference is not None and name.startswith(f"{step} ") and ":" in name:
                 ratios[name] = round(reference / median, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,46 +38,83 @@ class Case:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the calls of one case took, in milliseconds."""
+    """How long the calls of one case took, in milliseconds; `beside` busy neighbours too, if asked for."""
 
     name: str
     what: str
     milliseconds: Sequence[float]
+    beside: Sequence[float] = ()
     flops: int = 0
     candidate_steps: int = 0
 
     def figures(self) -> dict[str, Any]:
         median, p99 = np.percentile(self.milliseconds, (50, 99))
-        work: dict[str, Any] = {}
+        more: dict[str, Any] = {}
         if self.flops:
-            work["gflop"] = round(self.flops * 1e-9, 4)
+            more["gflop"] = round(self.flops * 1e-9, 4)
         if self.candidate_steps:
-            work["candidate_steps_per_s"] = round(self.candidate_steps / (float(median) * 1e-3))
+            more["candidate_steps_per_s"] = round(self.candidate_steps / (float(median) * 1e-3))
+        if self.beside:
+            busy_median, busy_p99 = np.percentile(self.beside, (50, 99))
+            more["busy"] = {
+                "median_ms": round(float(busy_median), 4),
+                "p99_ms": round(float(busy_p99), 4),
+                "calls": len(self.beside),
+                "times_median": round(float(busy_median / median), 2),
+                "times_p99": round(float(busy_p99 / p99), 2),
+            }
         return {
             "what": self.what,
             "median_ms": round(float(median), 4),
             "p99_ms": round(float(p99), 4),
             "calls": len(self.milliseconds),
-            **work,
+            **more,
         }
 
 
-def measure(cases: Sequence[Case], seconds: float) -> Iterator[list[Timing]]:
-    """Run every case for `seconds`, in turns; yields what is known after each of `ROUNDS` rounds."""
-    taken: list[list[float]] = [[] for _ in cases]
+class Company(Protocol):
+    """What can be told to keep other cores busy, or to leave them alone; each returns when it is so."""
+
+    def work(self) -> None: ...
+
+    def rest(self) -> None: ...
+
+
+def measure(
+    cases: Sequence[Case], seconds: float, neighbours: Company | None = None
+) -> Iterator[list[Timing]]:
+    """Run every case for `seconds`, in turns; yields what is known after each of `ROUNDS` rounds.
+
+    With `neighbours`, each slice alone has one beside them, next to it in time.
+    """
+    alone: list[list[float]] = [[] for _ in cases]
+    beside: list[list[float]] = [[] for _ in cases]
     for case in cases:
         for _ in range(WARM_UP_CALLS):
             time_call(case.prepare, case.run)
-    for _ in range(ROUNDS):
-        for case, milliseconds in zip(cases, taken):
-            until = time.perf_counter() + seconds / ROUNDS
-            milliseconds.append(time_call(case.prepare, case.run))
-            while time.perf_counter() < until:
-                milliseconds.append(time_call(case.prepare, case.run))
+    for round_ in range(ROUNDS):
+        for index, case in enumerate(cases):
+            if neighbours is None:
+                alone[index] += time_slice(case, seconds / ROUNDS)
+                continue
+            slices = [(neighbours.rest, alone), (neighbours.work, beside)]
+            # Who comes second finds its data in the caches: by turns.
+            for company, taken in reversed(slices) if (round_ + index) % 2 else slices:
+                company()
+                taken[index] += time_slice(case, seconds / ROUNDS)
         yield [
-            Timing(case.name, case.what, tuple(ms), case.flops, case.candidate_steps)
-            for case, ms in zip(cases, taken)
+            Timing(case.name, case.what, tuple(ms), tuple(busy), case.flops, case.candidate_steps)
+            for case, ms, busy in zip(cases, alone, beside, strict=True)
         ]
+
+
+def time_slice(case: Case, seconds: float) -> list[float]:
+    """Milliseconds of each call, until `seconds` have passed, one call at least."""
+    until = time.perf_counter() + seconds
+    milliseconds = [time_call(case.prepare, case.run)]
+    while time.perf_counter() < until:
+        milliseconds.append(time_call(case.prepare, case.run))
+    return milliseconds
 
 
 def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> float:
@@ -88,8 +125,9 @@ def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> floa
     return (time.perf_counter_ns() - started) * 1e-6
 
 
-def with_progress(cases: Sequence[Case], seconds: float) -> list[Timing]:
+def with_progress(cases: Sequence[Case], seconds: float, neighbours: Company | None = None) -> list[Timing]:
     from rich.progress import track
 
-    rounds = track(measure(cases, seconds), f"measuring {len(cases)} steps", total=ROUNDS)
-    return list(rounds)[-1]
+    how = "" if neighbours is None else ", alone and beside busy neighbours"
+    rounds = measure(cases, seconds, neighbours)
+    return list(track(rounds, f"measuring {len(cases)} steps{how}", total=ROUNDS))[-1]
