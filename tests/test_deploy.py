@@ -94,7 +94,8 @@ def test_every_package_of_an_image_is_pinned_to_a_version_that_we_can_use(image)
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line)] == []
     pinned = dict(line.split("==") for line in lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = ["arms", "realsense", "tensorrt", "ros-build", *(["sim"] if image == "desktop" else [])]
+    extras = ["arms", "data", "gamepad", "realsense", "tensorrt", "ros-build"]
+    extras += ["sim"] if image == "desktop" else []
     wanted = project["project"]["dependencies"] + [
         need for extra in extras for need in project["project"]["optional-dependencies"][extra]
     ]
