@@ -122,6 +122,11 @@ def test_the_container_starts_a_graph_that_the_command_line_knows():
     assert targets == ["/dev/servos", "/dev/video0"]
 
 
+def test_what_is_recorded_in_the_container_goes_where_it_outlives_it():
+    mounted = [volume.partition(":")[2] for volume in compose()["volumes"]]
+    assert compose()["working_dir"] in mounted
+
+
 def test_compose_and_units_use_the_settings_of_the_example_and_no_others():
     compose_text = (DEPLOY / "compose.yaml").read_text()
     native = (DEPLOY / "jepa-arm-native.service").read_text()
