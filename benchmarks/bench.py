@@ -1,28 +1,21 @@
-"""`jepa-arm bench`: how long each step from picture to motor takes on this machine, with this bundle.
-
-Everything is measured in turns, a slice each, for several rounds: whatever else the machine does meanwhile
-falls on all of them alike. Compare only figures of one run.
-"""
+"""`jepa-arm bench`: how long each step from picture to motor takes on this machine, with this bundle."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.cases import Case
+    from benchmarks.timing import Timing
     from planner.bundle import Bundle
 
 EXAMPLE = "jepa-arm bench --json out/bench.json"
 DEVICES = ("cpu", "cuda")
-ROUNDS = 10
-WARM_UP_CALLS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,15 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, default=8, help="the batch of --models beside 1 (default: 8)", metavar="N"
     )
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="each step also beside busy neighbours, in alternating slices: this process on one core, on "
+        "each other one a process that moves memory and multiplies matrices; takes twice as long",
+    )
     parser.add_argument("--markdown", type=Path, help="write the table of --models to this file")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each step is run (default: 2)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from benchmarks.cases import all_cases
     from benchmarks.errors import BenchmarkError
     from benchmarks.machine import describe_machine
-    from benchmarks.runtimes import runtime_cases, times_as_fast
+    from benchmarks.neighbours import busy_neighbours
+    from benchmarks.runtimes import TORCH, runtime_cases, times_as_fast
+    from benchmarks.timing import with_progress
     from planner.bundle import load_bundle
     from sim.evaluate import shipped_bundle
 
@@ -72,18 +75,23 @@ def run(args: argparse.Namespace) -> int:
             "--device and --markdown are for --models: say which, as in --models bundle,vitl"
         )
     machine = describe_machine()
-    cases = all_cases(bundle) + (runtime_cases(bundle) if args.runtimes else [])
-    timings = with_progress(cases, args.seconds)
+    with Console().status("preparing the steps"):
+        cases = all_cases(bundle) + (runtime_cases(bundle) if args.runtimes else [])
+    with busy_neighbours() if args.busy else nullcontext() as neighbours:
+        timings = with_progress(cases, args.seconds, neighbours)
     show(timings, f"{bundle.name} on {machine['cores']} cores, {machine['cpu']}")
-    ratios = times_as_fast(timings)
+    ratios, as_torch = times_as_fast(timings), times_as_fast(timings, TORCH)
     for name, ratio in ratios.items():
-        print(f"{name}: {ratio:.2f} times as fast as on ONNX Runtime")
+        torch_too = f", {as_torch[name]:.2f} times as fast as on torch" if name in as_torch else ""
+        print(f"{name}: {ratio:.2f} times as fast as on ONNX Runtime{torch_too}")
     reference = compare_with_reference(timings) if args.reference else None
     if args.json is not None:
         figures = {timing.name: timing.figures() for timing in timings}
         report = {"bundle": bundle.name, "seconds": args.seconds, "machine": machine, "timings": figures}
         if ratios:
-            report["times_as_fast_as_onnxruntime"] = ratios
+            report |= {"times_as_fast_as_onnxruntime": ratios, "times_as_fast_as_torch": as_torch}
+        if neighbours is not None:
+            report["busy"] = neighbours.described()
         if reference is not None:
             report["reference"] = reference
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -103,7 +111,7 @@ def run_models(args: argparse.Namespace, bundle: Bundle) -> int:
         ) from error
     from benchmarks.report import markdown
 
-    report = compare_models(bundle, args.models, args.device, args.batch, args.seconds)
+    report = compare_models(bundle, args.models, args.device, args.batch, args.seconds, args.busy)
     page = markdown(report)
     print(page, end="")
     if args.markdown is not None:
@@ -113,78 +121,21 @@ def run_models(args: argparse.Namespace, bundle: Bundle) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How long the calls of one case took, in milliseconds."""
-
-    name: str
-    what: str
-    milliseconds: Sequence[float]
-    flops: int = 0
-    candidate_steps: int = 0
-
-    def figures(self) -> dict[str, Any]:
-        import numpy as np
-
-        median, p99 = np.percentile(self.milliseconds, (50, 99))
-        work: dict[str, Any] = {}
-        if self.flops:
-            work["gflop"] = round(self.flops * 1e-9, 4)
-        if self.candidate_steps:
-            work["candidate_steps_per_s"] = round(self.candidate_steps / (float(median) * 1e-3))
-        return {
-            "what": self.what,
-            "median_ms": round(float(median), 4),
-            "p99_ms": round(float(p99), 4),
-            "calls": len(self.milliseconds),
-            **work,
-        }
-
-
-def measure(cases: Sequence[Case], seconds: float) -> Iterator[list[Timing]]:
-    """Run every case for `seconds`, in turns; yields what is known after each of `ROUNDS` rounds."""
-    taken: list[list[float]] = [[] for _ in cases]
-    for case in cases:
-        for _ in range(WARM_UP_CALLS):
-            time_call(case.prepare, case.run)
-    for _ in range(ROUNDS):
-        for case, milliseconds in zip(cases, taken):
-            until = time.perf_counter() + seconds / ROUNDS
-            milliseconds.append(time_call(case.prepare, case.run))
-            while time.perf_counter() < until:
-                milliseconds.append(time_call(case.prepare, case.run))
-        yield [
-            Timing(case.name, case.what, tuple(ms), case.flops, case.candidate_steps)
-            for case, ms in zip(cases, taken)
-        ]
-
-
-def time_call(prepare: Callable[[], object], call: Callable[[], object]) -> float:
-    """Milliseconds that `call` takes; `prepare` comes before it and is not counted."""
-    prepare()
-    started = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - started) * 1e-6
-
-
-def with_progress(cases: Sequence[Case], seconds: float) -> list[Timing]:
-    from rich.progress import track
-
-    rounds = track(measure(cases, seconds), f"measuring {len(cases)} steps", total=ROUNDS)
-    return list(rounds)[-1]
-
-
 def show(timings: Sequence[Timing], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    busy = any(timing.beside for timing in timings)
     table = Table("step", "", title=title)
-    for column in ("median, ms", "p99, ms", "calls", "GFLOP"):
+    for column in ("median, ms", "p99, ms", "calls", "GFLOP", *(("busy median, ×", "busy p99, ×") * busy)):
         table.add_column(column, justify="right")
     for timing in timings:
         figures = timing.figures()
-        shown = f"{figures['median_ms']:.3f}", f"{figures['p99_ms']:.3f}", str(figures["calls"])
-        table.add_row(timing.name, timing.what, *shown, f"{figures['gflop']:.3f}" if timing.flops else "")
+        shown = [f"{figures['median_ms']:.3f}", f"{figures['p99_ms']:.3f}", str(figures["calls"])]
+        shown.append(f"{figures['gflop']:.3f}" if timing.flops else "")
+        if timing.beside:
+            shown += [f"{figures['busy'][which]:.2f}" for which in ("times_median", "times_p99")]
+        table.add_row(timing.name, timing.what, *shown)
     Console().print(table)
     for timing in timings:
         if timing.candidate_steps:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from benchmarks.plans import plan_cases
+from benchmarks.timing import Case
 from hardware.arm.contract import JointState
 from hardware.kinematics import CartesianServo, Kinematics
 from hardware.robot import Robot, load_robot
@@ -23,30 +23,8 @@ TICKS_PER_COMMAND = 8
 DECISIONS_PER_EPISODE = 60
 
 
-def nothing() -> None:
-    """The preparation that most cases need."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A step that is measured: `run` is timed, `prepare` comes before each run and is not.
-
-    Where it makes sense, `flops` are the floating-point operations of a run and `candidate_steps` how many
-    steps of candidates it imagines and judges.
-    """
-
-    name: str
-    what: str
-    run: Callable[[], object]
-    prepare: Callable[[], object] = nothing
-    flops: int = 0
-    candidate_steps: int = 0
-
-
 def all_cases(bundle: Bundle) -> list[Case]:
     """Every step that `bundle` and this machine allow: without PyBullet, those that a robot needs."""
-    from benchmarks.plans import plan_cases
-
     robot = load_robot(bundle.robot)
     cases = [*perception_cases(bundle), *model_cases(bundle), *plan_cases(bundle)]
     cases += hardware_cases(bundle, robot)

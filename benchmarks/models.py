@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cases import Case, hardware_cases
+from benchmarks.cases import hardware_cases
 from benchmarks.errors import BenchmarkError
 from benchmarks.plans import count_work, scenes
 from benchmarks.roofline import DTYPES, Roofline, wait_for
+from benchmarks.timing import Case
 from hardware.robot import load_robot
 from perception.errors import ModelError
 from perception.preprocessing import prepare as preprocess

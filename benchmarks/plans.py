@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case
+from benchmarks.timing import Case
 from perception.preprocessing import prepare
+from perception.runtimes.contract import WEIGHTS
 from planner.bundle import Bundle
 from planner.contract import Array, Observation, Planner
 from planner.energy import TimeToGo
@@ -138,7 +139,7 @@ def flops_per_row(bundle: Bundle) -> dict[str, int]:
 
     From the shapes in the header of the bundle's safetensors file, which needs no package to read.
     """
-    content = (bundle.path / "weights.safetensors").read_bytes()
+    content = (bundle.path / WEIGHTS).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     flops = dict.fromkeys(("predictor", "proposal", "energy"), 0)
     for name, tensor in header.items():

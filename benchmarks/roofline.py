@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.cases import Case
+from benchmarks.timing import Case
 
 # Far above the caches; a multiple of what fills every core of a GPU.
 COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.cases import Case
 from benchmarks.plans import scenes
+from benchmarks.timing import Case, Timing
 from perception.errors import ModelError
 from perception.runtimes.registry import REFERENCE, offers
 from planner.bundle import Bundle
 from planner.registry import make_planner
 
-if TYPE_CHECKING:
-    from benchmarks.bench import Timing
-
 ENCODER, PLAN = "encoder", "plan mode2 near"
+TORCH = "torch:fp32"
 
 
 def runtime_cases(bundle: Bundle) -> list[Case]:
@@ -39,12 +36,15 @@ def runtime_cases(bundle: Bundle) -> list[Case]:
     return cases
 
 
-def times_as_fast(timings: Sequence[Timing]) -> dict[str, float]:
-    """How many times as fast as ONNX Runtime each runtime's case is, by the medians of one run."""
+def times_as_fast(timings: Sequence[Timing], other: str = REFERENCE.name) -> dict[str, float]:
+    """How many times as fast as on `other` each runtime's case is, by the medians of one run.
+
+    Empty where `other` was not measured.
+    """
     medians = {timing.name: float(np.median(timing.milliseconds)) for timing in timings}
     ratios = {}
     for step in (ENCODER, PLAN):
-        reference = medians.get(f"{step} {REFERENCE.name}")
+        reference = medians.get(f"{step} {other}")
         for name, median in medians.items():
             if reference is not None and name.startswith(f"{step} ") and ":" in name:
                 ratios[name] = round(reference / median, 2)

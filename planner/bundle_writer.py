@@ -21,9 +21,9 @@ from perception.dataset import DatasetInfo, Episodes, read_description, read_sha
 from perception.jepa.config import TrainConfig
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
 from perception.jepa.trainer import held_out_sessions
+from perception.runtimes.contract import WEIGHTS
 from perception.runtimes.modules import StepsToGo
 from perception.runtimes.onnx import OnnxSession, file_sha256
-from perception.runtimes.pytorch import WEIGHTS
 from perception.vjepa2.frozen import FrozenEncoder, Readout, load_frozen
 from planner.bundle import DESCRIPTION, SCHEMA_VERSION, BundleInfo
 from planner.errors import BundleError

@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from perception.jepa.model import Energy, Predictor
+from perception.runtimes.contract import WEIGHTS
 from planner.bundle import Bundle
 from planner.contract import Array, Observation
 from planner.errors import PlannerError
-
-WEIGHTS = "weights.safetensors"
 
 
 class DifferentiableModel:

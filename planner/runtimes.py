@@ -20,9 +20,8 @@ import numpy as np
 
 from perception.errors import ModelError
 from perception.runtimes.cache import cache_folder, key_of, processor, recall, write_whole
-from perception.runtimes.contract import Variant
+from perception.runtimes.contract import WEIGHTS, Variant
 from perception.runtimes.onnx import file_sha256
-from perception.runtimes.pytorch import WEIGHTS
 from perception.runtimes.registry import REFERENCE, offer_of, offers, runtime_named
 from planner.accuracy import LEAST_COSINE, LEAST_OVERLAP, LEAST_SPEARMAN, Accuracy, measure_accuracy
 from planner.bundle import Bundle, BundleInfo, load_bundle

@@ -156,7 +156,7 @@ def install_project(log: TextIO) -> None:
 
 
 def install_project_for_a_robot(log: TextIO) -> None:
-    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,realsense,tensorrt]"], log)
+    pip(["--no-build-isolation", "--editable", f"{ROOT}[arms,data,gamepad,realsense,tensorrt]"], log)
 
 
 def install_tensorrt_bindings(log: TextIO) -> None:
@@ -241,7 +241,7 @@ def check_robot_imports(log: TextIO) -> None:
 from jepa_arm_bringup.environment import enter_ros_environment
 enter_ros_environment()
 import cv2, numpy, onnxruntime, pinocchio, rich, yaml
-import hardware, perception, planner
+import hardware, perception, perception.lerobot.writer, planner
 import jepa_arm_interfaces.action, jepa_arm_interfaces.msg, jepa_arm_interfaces.srv, jepa_arm_ros, rclpy
 rclpy.init()
 """

@@ -94,7 +94,8 @@ def test_every_package_of_an_image_is_pinned_to_a_version_that_we_can_use(image)
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line)] == []
     pinned = dict(line.split("==") for line in lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = ["arms", "realsense", "tensorrt", "ros-build", *(["sim"] if image == "desktop" else [])]
+    extras = ["arms", "data", "gamepad", "realsense", "tensorrt", "ros-build"]
+    extras += ["sim"] if image == "desktop" else []
     wanted = project["project"]["dependencies"] + [
         need for extra in extras for need in project["project"]["optional-dependencies"][extra]
     ]
@@ -119,6 +120,11 @@ def test_the_container_starts_a_graph_that_the_command_line_knows():
     assert parsed.camera.startswith("uvc:/dev/video0,")
     targets = [device.rpartition(":")[2] for device in compose()["devices"]]
     assert targets == ["/dev/servos", "/dev/video0"]
+
+
+def test_what_is_recorded_in_the_container_goes_where_it_outlives_it():
+    mounted = [volume.partition(":")[2] for volume in compose()["volumes"]]
+    assert compose()["working_dir"] in mounted
 
 
 def test_compose_and_units_use_the_settings_of_the_example_and_no_others():

@@ -203,5 +203,5 @@ def test_a_robot_gets_neither_simulator_nor_training_nor_tests(script, tmp_path,
         if step.name != "ROS packages":
             step.run(sys.stdout)
     everything = " ".join(installed)
-    assert "[arms,realsense,tensorrt]" in everything and "[ros]" in everything
+    assert "[arms,data,gamepad,realsense,tensorrt]" in everything and "[ros]" in everything
     assert not any(word in everything for word in ("torch", "pybullet", "sim]", "dev]", "train"))

@@ -65,8 +65,9 @@ from hardware.kinematics import Kinematics
 from hardware.robot import Robot
 from hardware.safety.caution import CautionInForce
 from hardware.safety.collision import Bodies
-from hardware.safety.command import CommandFault, RateLimit, Target, as_array, check_way, read_command
+from hardware.safety.command import CommandFault, RateLimit, Target, check_way, read_command
 from hardware.safety.estop import EStop, EStops
+from hardware.safety.measured import MeasuredJoints
 from hardware.safety.motion import Reference
 from hardware.safety.status import Caution, GateConfig, Reason, SafetyState, SafetyStatus, Verdict
 
@@ -108,9 +109,7 @@ class SafetyGate:
         self._now_s: float | None = None
         self._ticked = 0.0
 
-        self._measured: NDArray[np.float64] | None = None
-        self._observed = 0.0
-        self._state_stamp_ns = 0
+        self._measured = MeasuredJoints(robot, config.state_timeout_s)
 
         self._target: Target | None = None  # of the last accepted command, while ACTIVE
         self._arrived = 0.0
@@ -129,7 +128,7 @@ class SafetyGate:
         self._caution = CautionInForce(config)
         self._e_stops = EStops(e_stops)
         self._near = False
-        self._accepted = self._refused = self._pauses = self._ignored = self._stops = 0
+        self._accepted = self._refused = self._pauses = self._stops = 0
         self._counts: Counter[Reason] = Counter()
 
     @property
@@ -141,7 +140,7 @@ class SafetyGate:
             self._accepted,
             self._refused,
             self._pauses,
-            self._ignored,
+            self._measured.ignored,
             self._stops,
             self._caution.level,
             self._speed_share() * self._reference.nearness_share,
@@ -155,14 +154,11 @@ class SafetyGate:
     def observe(self, state: JointState, now_s: float) -> None:
         """Take the newest measured joints. The first state is where the arm is held until a command comes."""
         self._advance(now_s)
-        positions = self._read_state(state)
-        if positions is None:
-            self._ignored += 1
-            return
-        if self._measured is None:
+        is_first = self._measured.positions is None
+        positions = self._measured.take(state, self._clock)
+        if is_first and positions is not None:
             self._reference.place(positions)
             self._ticked = self._clock
-        self._measured, self._observed, self._state_stamp_ns = positions, self._clock, state.stamp_ns
 
     def submit(self, command: JointCommand, now_s: float, image_age_s: float, source: str = "") -> Verdict:
         """Follow `command` from now on, or refuse it. `image_age_s` is the age of the image behind it."""
@@ -170,7 +166,8 @@ class SafetyGate:
         in_time = self._rate.allows(self._clock)
         if self._state in STOP_STATES:
             return self._refuse(self._reason, f"stopped ({self._text}); reset the gate first")
-        if self._measured is None:
+        measured = self._measured.positions
+        if measured is None:
             return self._refuse(Reason.STATE_STALE, "no joint state seen yet; start the arm first")
         if not in_time:
             return self._refuse_and_stop(
@@ -189,7 +186,7 @@ class SafetyGate:
             )
         try:
             target = read_command(command, self.robot)
-            check_way(self._way_to(target.positions, self._measured), target.duration_s, self.robot)
+            check_way(self._way_to(target.positions, measured), target.duration_s, self.robot)
             self._check_place(target.positions)
         except CommandFault as fault:
             return self._refuse_and_stop(fault.reason, fault.text)
@@ -232,9 +229,10 @@ class SafetyGate:
         if self._state is SafetyState.STOPPED:
             if name := self._e_stops.pressed():
                 return Verdict(False, Reason.E_STOP, f"{name} is pressed; release it, then reset")
-            if self._measured is None or self._state_is_stale():
+            measured = self._measured.positions
+            if measured is None or self._measured.is_stale(self._clock):
                 return Verdict(False, Reason.STATE_STALE, "no fresh joint state; start the arm, then reset")
-            self._reference.place(self._measured)
+            self._reference.place(measured)
             self._hold = None
             self._source, self._source_until = "", 0.0
             self._caution.clear()
@@ -250,15 +248,16 @@ class SafetyGate:
         """
         self._advance(now_s)
         self._ask_e_stops()
-        if self._measured is None:
+        measured = self._measured.positions
+        if measured is None:
             return None
         since = self._clock - self._ticked
         dt = min(since, self.config.max_tick_s) if since >= SHORTEST_TICK_S else 0.0
-        self._watch(self._measured)
+        self._watch(measured)
         if dt > 0.0:
             self._ticked = self._clock
             self._move(dt)
-        self._settle(self._measured)
+        self._settle(measured)
         reference = self._reference
         setpoint = JointCommand(
             self.robot.joint_names, reference.positions, reference.velocities, dt, self._stamp_ns
@@ -275,21 +274,6 @@ class SafetyGate:
             self._clock += elapsed
         if math.isfinite(now_s):
             self._now_s = now_s
-
-    def _read_state(self, state: JointState) -> NDArray[np.float64] | None:
-        """The measured positions, if they are complete, new, and where joints can be."""
-        try:
-            ordered = state.ordered(self.robot.joint_names)
-            positions, velocities = as_array(ordered.positions), as_array(ordered.velocities)
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
-        if not positions.shape == velocities.shape == self.robot.home.shape:
-            return None
-        lower, upper = self.robot.position_lower, self.robot.position_upper
-        # An arm may stand somewhat outside its limits; where this does not hold, a sensor is broken.
-        possible = np.abs(positions - 0.5 * (lower + upper)) <= upper - lower
-        repeated = state.stamp_ns == self._state_stamp_ns != 0
-        return positions if possible.all() and np.isfinite(velocities).all() and not repeated else None
 
     def _check_place(self, target: NDArray[np.float64]) -> None:
         """Raise `CommandFault` if the arm must not be where `target` (J,) brings it."""
@@ -319,8 +303,9 @@ class SafetyGate:
         """Stop if the arm has gone silent or does not follow."""
         if self._state in STOP_STATES:
             return
-        if self._state_is_stale():
-            self._stop(Reason.STATE_STALE, f"no joint state for {self._clock - self._observed:.3f} s")
+        if self._measured.is_stale(self._clock):
+            silent_s = self._measured.silent_s(self._clock)
+            self._stop(Reason.STATE_STALE, f"no joint state for {silent_s:.3f} s")
             return
         error = np.abs(measured - self._reference.positions)
         if error.max() > self.config.max_tracking_error:
@@ -402,10 +387,7 @@ class SafetyGate:
 
         They are taken once, not continuously: a reference that follows a sagging arm lets it sag on.
         """
-        return self._clock - self._rested >= SETTLE_S and not self._state_is_stale()
-
-    def _state_is_stale(self) -> bool:
-        return self._clock - self._observed > self.config.state_timeout_s
+        return self._clock - self._rested >= SETTLE_S and not self._measured.is_stale(self._clock)
 
     def _refuse(self, reason: Reason, text: str) -> Verdict:
         self._refused += 1

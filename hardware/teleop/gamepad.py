@@ -39,7 +39,9 @@ class Gamepad:
         tell: Callable[[str], None],
         chosen: str | None = None,
     ) -> None:
-        """Takes the first pad, or the one `chosen` by its number or part of its name. Raises ArmError.
+        """Takes the first pad, or the one `chosen` by its number or part of its name.
+
+        Raises ArmError if there is no such pad, or if it has no dead-man button.
 
         `tell` gets a line when the pad falls silent, is gone, and is back.
         """
@@ -57,8 +59,14 @@ class Gamepad:
             number, self._name = chosen_pad(self._sdl, chosen)
             if not self._opens(number):
                 raise ArmError(f"gamepad {self._name} does not open: {self._sdl.SDL_GetError().decode()}")
+            if not has_dead_man(self._sdl, self._pad):
+                raise ArmError(
+                    f"gamepad {self._name} has no left shoulder button, and the arm moves only while that is "
+                    "held: take another pad, or name a button of this one as leftshoulder in "
+                    "SDL_GAMECONTROLLERCONFIG"
+                )
         except ArmError:
-            self._sdl.SDL_QuitSubSystem(self._sdl.SDL_INIT_GAMECONTROLLER)
+            self.close()
             raise
         self.help = f"{self._name}: {HELP}"
 
@@ -161,6 +169,12 @@ def chosen_pad(sdl: Any, chosen: str | None) -> tuple[int, str]:
         names = ", ".join(f"{i}: {name}" for i, (_, name) in enumerate(there))
         raise ArmError(f"there is no gamepad {chosen!r}; there are {names}")
     return found[0]
+
+
+def has_dead_man(sdl: Any, pad: Any) -> bool:
+    """Whether any part of `pad` is its left shoulder button by the layout that SDL knows."""
+    bound = sdl.SDL_GameControllerGetBindForButton(pad, sdl.SDL_CONTROLLER_BUTTON_LEFTSHOULDER)
+    return bool(bound.bindType != sdl.SDL_CONTROLLER_BINDTYPE_NONE)
 
 
 def pads(sdl: Any) -> list[tuple[int, str]]:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from perception.dataset import DatasetInfo, Episodes, load_dataset
 from perception.errors import TrainingError
@@ -37,13 +35,13 @@ from perception.jepa.losses import (
 )
 from perception.jepa.model import Displacement, Encoder, Energy, InverseDynamics, Predictor, Proposal
 from perception.jepa.monitors import OPEN_LOOP_STEPS, calibrate_surprise, encode_views, read_health
+from perception.jepa.report import NoReport, Report
 from perception.jepa.warm_start import start_from
 from perception.jepa.windows import GoalPairs, Normaliser, Windows
 from perception.vjepa2.frozen import Readout, kept_features, load_frozen
 
 CHECKPOINT = "checkpoint.pt"
 KEYS = ("config", "info", "normaliser", "models", "optimisers", "progress", "health", "surprise")
-SMOOTHING = 0.98
 
 
 class Trainer:
@@ -305,72 +303,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
 
-    def _progress(self, phase: str, total: int, done: int) -> _Report | _NoReport:
-        return _Report(phase, total, done, self.out) if rank() == 0 else _NoReport()
-
-
-class _Report:
-    """A progress bar with the smoothed terms, the same in TensorBoard, and the monitors line by line."""
-
-    def __init__(self, phase: str, total: int, done: int, out: Path) -> None:
-        self.phase = phase
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, TextColumn("{task.fields[terms]}"))
-        self.task = self.bar.add_task(phase, total=total, completed=done, terms="")
-        # A folder each: beginning a phase at step 0 in the folder of another would purge the other's curves.
-        folder = out / "tensorboard" / phase.replace(" ", "_")
-        self.board = SummaryWriter(str(folder), purge_step=done + 1)
-        self.smooth: dict[str, float] = {}
-
-    def __enter__(self) -> _Report:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        with contextlib.suppress(OSError):  # a full disk was reported when it was written to
-            self.board.close()
-
-    def __call__(self, step: int, terms: dict[str, float]) -> None:
-        for name, value in terms.items():
-            self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
-        self.bar.update(
-            self.task, completed=step, terms="  ".join(f"{k} {v:.4f}" for k, v in self.smooth.items())
-        )
-        if step % 10 == 0:
-            self._draw(self.phase, step, terms)
-
-    def health(self, step: int, values: dict[str, float]) -> None:
-        self.bar.console.print(
-            f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        )
-        self._draw("health", step, values)
-
-    def _draw(self, group: str, step: int, values: dict[str, float]) -> None:
-        try:
-            for name, value in values.items():
-                self.board.add_scalar(f"{group}/{name}", value, step)
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.board.log_dir}: {error}; the last checkpoint is kept, free space and "
-                "run the same command again"
-            ) from error
-
-
-class _NoReport:
-    """What the other processes than the first report."""
-
-    def __enter__(self) -> _NoReport:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __call__(self, step: int, terms: dict[str, float]) -> None:
-        pass
-
-    def health(self, step: int, values: dict[str, float]) -> None:
-        pass
+    def _progress(self, phase: str, total: int, done: int) -> Report | NoReport:
+        return Report(phase, total, done, self.out) if rank() == 0 else NoReport()
 
 
 def needed_steps(config: TrainConfig) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from perception.errors import TrainingError
-from perception.runtimes.pytorch import WEIGHTS
+from perception.runtimes.contract import WEIGHTS
 
 ENCODER = "encoder"
 

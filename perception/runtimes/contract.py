@@ -14,6 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+# Beside a bundle's graphs: the weights that training goes on from, and what torch runs.
+WEIGHTS = "weights.safetensors"
+
 
 @dataclass(frozen=True)
 class Port:

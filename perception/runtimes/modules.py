@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from perception.errors import ModelError
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
+from perception.runtimes.contract import WEIGHTS
 from perception.runtimes.onnx import OnnxSession
-from perception.runtimes.pytorch import WEIGHTS
 
 Rows = Mapping[str, tuple[int, ...]]
 Weights = dict[str, Tensor]

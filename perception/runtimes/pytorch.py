@@ -15,7 +15,6 @@ from perception.runtimes.batches import in_batches
 from perception.runtimes.contract import Port, Variant, check_inputs
 from perception.runtimes.onnx import OnnxSession, file_sha256
 
-WEIGHTS = "weights.safetensors"
 # Its code is as much a part of what runs as the library is.
 MODEL = Path(__file__).parent.parent / "jepa" / "model.py"
 

@@ -8,10 +8,10 @@ import pytest
 
 import cli
 from benchmarks import cases, plans, reference
-from benchmarks.bench import ROUNDS, measure
-from benchmarks.cases import Case, all_cases, hardware_cases
+from benchmarks.cases import all_cases, hardware_cases
 from benchmarks.machine import cpu_model
 from benchmarks.runtimes import runtime_cases, times_as_fast
+from benchmarks.timing import ROUNDS, Case, measure
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle
@@ -62,6 +62,10 @@ def test_runtimes_are_measured_side_by_side(bundle):
     on = {"onnxruntime:fp32", "openvino:fp32", "torch:fp32"}
     assert ratios.keys() >= {f"{step} {name}" for step in ("encoder", "plan mode2 near") for name in on}
     assert ratios["encoder onnxruntime:fp32"] == 1.0 and all(ratio > 0 for ratio in ratios.values())
+    as_torch = times_as_fast(timings, "torch:fp32")
+    assert as_torch.keys() == ratios.keys() and as_torch["encoder torch:fp32"] == 1.0
+    rounded = pytest.approx(1 / as_torch["encoder onnxruntime:fp32"], abs=0.006)
+    assert ratios["encoder torch:fp32"] == rounded
 
 
 def test_without_the_simulator_a_robot_still_measures_its_own_steps(bundle, monkeypatch):

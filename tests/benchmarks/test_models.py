@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import cli
-from benchmarks import bench as bench_module
-from benchmarks import compare, roofline, whole_plan
+from benchmarks import compare, roofline, timing, whole_plan
 from benchmarks.errors import BenchmarkError
 from benchmarks.models import (
     EAGER,
@@ -41,12 +40,12 @@ def bench(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(roofline.COPIED_BYTES, "cpu", 1 << 20)
     monkeypatch.setitem(roofline.SIDE, "cpu", 128)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))  # put back
-    monkeypatch.setattr(bench_module, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
     monkeypatch.setattr(whole_plan, "SEARCH", Cem(samples=16, iterations=2, elites=4, std=0.2))
     monkeypatch.setattr(whole_plan, "HORIZON", 3)
 
-    def run(models: str, device: str = "cpu") -> tuple[dict, str]:
-        command = ["bench", "--bundle", str(tiny_bundle), "--models", models, "--device", device]
+    def run(models: str, *options: str, device: str = "cpu") -> tuple[dict, str]:
+        command = ["bench", "--bundle", str(tiny_bundle), "--models", models, "--device", device, *options]
         command += ["--batch", "2", "--seconds", "0.01"]
         files = ["--json", str(tmp_path / "a" / "bench.json"), "--markdown", str(tmp_path / "bench.md")]
         assert cli.main([*command, *files]) == 0
@@ -74,13 +73,35 @@ def test_every_runtime_is_measured_beside_torch_eager_and_what_takes_too_long_is
             assert 0 < row["share_of_roofline"] and row["times_torch_eager"] > 0
         if row["runtime"] == EAGER:
             assert row["times_torch_eager"] == 1.0
+        if row["runtime"] == "onnxruntime:fp32":
+            assert row["times_onnxruntime"] == 1.0
     (giant,) = [row for row in rows if row["model"] == "vitg"]
     assert giant["left_out"].startswith("not run: at least ") and "p50_ms" not in giant
     assert report["roofline"]["gb_per_s"] > 0 and report["roofline"]["gflops"].keys() == {"fp32", "bf16"}
     assert report["device"] == "cpu" and report["machine"]["libraries"]["torch"]
+    assert "busy" not in report and "busy" not in page
     lines = page.splitlines()
     assert len([line for line in lines if line.startswith("| ")]) == 1 + len(rows)
     assert any("vitg" in line and giant["left_out"] in line for line in lines)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one core only")
+def test_busy_neighbours_have_two_columns_of_the_page(bench):
+    report, page = bench("tiny:2,vitg:16", "--busy")
+    core, others = report["busy"]["core"], report["busy"]["busy_cores"]
+    assert (
+        f"measured on core {core}, beside a busy neighbour on each of {', '.join(map(str, others))}" in page
+    )
+    head, _, *lines = [line.split(" | ") for line in page.splitlines() if line.startswith("|")]
+    assert head[-2:] == ["busy p50, ×", "busy p99, × |"]
+    for row, line in zip(report["rows"], lines, strict=True):
+        assert len(line) == len(head)
+        if "left_out" in row:
+            assert "busy" not in row and line[-2:] == ["", " |"]
+        else:
+            busy = row["busy"]
+            assert busy["times_median"] == pytest.approx(busy["median_ms"] / row["p50_ms"], rel=0.02)
+            assert line[-2:] == [f"{busy['times_median']:.2f}", f"{busy['times_p99']:.2f} |"]
 
 
 @pytest.mark.gpu

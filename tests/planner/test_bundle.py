@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from perception.errors import ModelError
+from perception.runtimes.contract import WEIGHTS
 from perception.runtimes.onnx import file_sha256
 from planner.bundle import DESCRIPTION, Bundle, load_bundle
 from planner.errors import BundleError
 
+SHIPPED = sorted(path.parent for path in (Path(__file__).parents[2] / "models").glob(f"*/{DESCRIPTION}"))
 GRAPHS = ("encoder", "predictor", "proposal", "energy")
 
 
@@ -49,6 +51,16 @@ def refusal(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
         load_bundle(folder)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_bundle_loads_and_names_every_file_that_a_robot_acts_by(path: Path) -> None:
+    bundle = load_bundle(path)
+    assert bundle.held_out() is not None
+    info = bundle.info
+    named = {part.file for part in (*info.graphs.all, info.surprise, info.held_out)}
+    there = {file.name for file in path.iterdir()}
+    assert there - named == {DESCRIPTION, "README.md", WEIGHTS}
 
 
 def test_a_whole_bundle_loads_and_says_what_it_is_for(tiny_bundle: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perception.runtimes.contract import WEIGHTS
 from planner.bundle import Bundle, load_bundle
 from planner.contract import Observation
-from planner.differentiable import WEIGHTS, DifferentiableModel
+from planner.differentiable import DifferentiableModel
 from planner.energy import TimeToGo
 from planner.errors import PlannerError
 from planner.registry import make_planner

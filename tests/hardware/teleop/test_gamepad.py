@@ -41,13 +41,13 @@ SPEED_M_S = 0.1
 
 
 @pytest.fixture
-def plug_in() -> Iterator[Callable[[str], VirtualPad]]:
+def plug_in() -> Iterator[Callable[..., VirtualPad]]:
     """Plugs a gamepad of that name in; all are unplugged with the test."""
     assert sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_GAMECONTROLLER) == 0
     plugged: list[VirtualPad] = []
 
-    def plug(name: str = "Pad") -> VirtualPad:
-        plugged.append(VirtualPad(name))
+    def plug(name: str = "Pad", without: int | None = None) -> VirtualPad:
+        plugged.append(VirtualPad(name, without))
         return plugged[-1]
 
     yield plug
@@ -260,6 +260,15 @@ def test_the_first_pad_is_taken_or_the_one_that_is_named(plug_in, sit_down) -> N
     assert sit_down("red").source.help.startswith("Red Pad")
     with pytest.raises(ArmError, match="no gamepad 'green'; there are 0: Blue Pad, 1: Red Pad"):
         sit_down("green")
+
+
+def test_a_pad_without_the_button_that_must_be_held_is_refused_by_its_name(plug_in, sit_down) -> None:
+    plug_in("Old Stick", without=DEAD_MAN)
+    plug_in("Without A", without=0)
+    with pytest.raises(ArmError, match="gamepad Old Stick has no left shoulder button") as error:
+        sit_down()
+    assert "SDL_GAMECONTROLLERCONFIG" in str(error.value) and "\n" not in str(error.value)
+    sit_down("Without A")  # the first one was let go, and this one has what it takes
 
 
 def test_without_a_pad_it_says_what_to_do() -> None:

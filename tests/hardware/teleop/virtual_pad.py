@@ -16,13 +16,15 @@ PULLED, RELEASED = FULL, -FULL - 1
 
 
 class VirtualPad:
-    """A gamepad of SDL's, in a hand."""
+    """A gamepad of SDL's, in a hand. It lacks the button `without`, if one is named."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, without: int | None = None) -> None:
         described = sdl2.SDL_VirtualJoystickDesc()
         described.version, described.type = 1, sdl2.SDL_JOYSTICK_TYPE_GAMECONTROLLER
         described.naxes, described.nbuttons = 6, 15
         described.axis_mask, described.button_mask = 0x3F, 0x7FFF
+        if without is not None:
+            described.button_mask &= ~(1 << without)
         described.name = name.encode()
         index = sdl2.SDL_JoystickAttachVirtualEx(ctypes.byref(described))
         assert index >= 0, sdl2.SDL_GetError()
