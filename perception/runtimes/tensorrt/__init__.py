@@ -6,13 +6,14 @@ import importlib.util
 import logging
 from pathlib import Path
 
-from perception.errors import ModelError, RuntimeUnavailable
-from perception.runtimes.cache import cache_folder, write_whole
+from perception.errors import RuntimeUnavailable
+from perception.runtimes.cache import write_whole
 from perception.runtimes.contract import Variant
-from perception.runtimes.onnx import OnnxSession, file_sha256
-from perception.runtimes.tensorrt.engine import Progress, Tell, cached_engine, recipe_of
+from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.tensorrt.engine import Tell, cached_engine, recipe_of
+from perception.runtimes.tensorrt.generations import Progress, generation_of
 from perception.runtimes.tensorrt.library import find_library
-from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_half_precision, in_int8
+from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_int8, quantised
 from perception.runtimes.tensorrt.session import EngineRefused, TensorRtSession
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class TensorRt:
     ) -> TensorRtSession:
         """Open a graph, building its engine where none is kept; `tell` and `progress` hear of that."""
         signature = OnnxSession(path, sha256)
-        library, onnx = find_library(), _typed(path, precision)
+        library = find_library()
+        onnx = generation_of(library.module).file(path, precision)
         recipe = recipe_of(path.stem, onnx, precision, library)
 
         def session() -> TensorRtSession:
@@ -54,21 +56,4 @@ class TensorRt:
 
 def quantise(path: Path, rows: Rows) -> None:
     """Quantise the graph at `path` by the ranges of `rows`, inputs by name, for `open` in int8."""
-    write_whole(_quantised(path), in_int8(path, rows))
-
-
-def _typed(path: Path, precision: str) -> bytes:
-    if precision == "fp16":
-        return in_half_precision(path)
-    if precision == "int8":
-        try:
-            return _quantised(path).read_bytes()
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"{path} has not been quantised: run `jepa-arm build-engine {path.parent} --precision int8`"
-            ) from error
-    return path.read_bytes()
-
-
-def _quantised(path: Path) -> Path:
-    return cache_folder() / "int8" / f"{path.stem}-{file_sha256(path)[:32]}.onnx"
+    write_whole(quantised(path), in_int8(path, rows))

@@ -57,11 +57,13 @@ class TensorRtSession:
         return self._lanes[rows].run(inputs)
 
     def _ports(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        # Not by trt.nptype: that of 8.5 fails with numpy from 1.24 on.
+        dtypes = {self._trt.DataType.FLOAT: "float32", self._trt.DataType.UINT8: "uint8"}
         engine, ports = self._engine, {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
-            dtype = np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))).name
-            ports[name] = (dtype, tuple(engine.get_tensor_shape(name))[1:])
+            dtype = engine.get_tensor_dtype(name)
+            ports[name] = (dtypes.get(dtype, str(dtype)), tuple(engine.get_tensor_shape(name))[1:])
         return ports
 
 

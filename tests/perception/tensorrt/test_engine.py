@@ -23,6 +23,7 @@ from perception.runtimes.tensorrt.engine import (
     write_engine,
 )
 from perception.runtimes.tensorrt.library import Library
+from perception.runtimes.tensorrt.opset import in_opset_17
 from perception.runtimes.tensorrt.precision import in_half_precision, in_int8
 
 ROOT = Path(__file__).parents[3]
@@ -43,9 +44,18 @@ def test_every_shipped_graph_parses_and_builds(graph: Path, precision: str) -> N
     else:
         content = in_half_precision(graph) if precision == "fp16" else graph.read_bytes()
     steps: list[str] = []
-    engine, _ = build(rtx, content, (1, 32, 512), progress=lambda phase, done, total: steps.append(phase))
+    engine, _ = build(
+        rtx, content, precision, (1, 32, 512), progress=lambda phase, done, total: steps.append(phase)
+    )
     assert len(engine) > len(content) / 2
     assert "Building engine" in steps
+
+
+@pytest.mark.parametrize("graph", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_rewritten_for_8_5_parses_and_builds_too(graph: Path) -> None:
+    content = in_opset_17(graph.read_bytes())
+    engine, _ = build(rtx, content, "fp32", (1, 32, 512))
+    assert len(engine) > len(content) / 2
 
 
 def test_a_graph_of_unknown_operators_is_refused_with_the_reason(tiny_bundle: Path) -> None:
@@ -54,7 +64,7 @@ def test_a_graph_of_unknown_operators_is_refused_with_the_reason(tiny_bundle: Pa
     model = onnx.load(tiny_bundle / "energy.onnx")
     model.graph.node[0].op_type = "Teleport"
     with pytest.raises(ModelError, match="TensorRT cannot parse the graph: Teleport .*Plugin not found"):
-        build(rtx, model.SerializeToString(), (1, 2, 4))
+        build(rtx, model.SerializeToString(), "fp32", (1, 2, 4))
 
 
 def test_an_engine_is_built_once_and_read_after(library: Library, tiny_bundle: Path) -> None:
