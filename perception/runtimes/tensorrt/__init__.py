@@ -8,10 +8,11 @@ from pathlib import Path
 
 from perception.errors import RuntimeUnavailable
 from perception.runtimes.cache import write_whole
-from perception.runtimes.contract import Variant
+from perception.runtimes.contract import Port, Variant
+from perception.runtimes.frames import FRAME
 from perception.runtimes.onnx import OnnxSession
 from perception.runtimes.tensorrt.engine import Tell, cached_engine, recipe_of
-from perception.runtimes.tensorrt.generations import Progress, generation_of
+from perception.runtimes.tensorrt.generations import Frame, Progress, generation_of
 from perception.runtimes.tensorrt.library import find_library
 from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_int8, quantised
 from perception.runtimes.tensorrt.session import EngineRefused, TensorRtSession
@@ -33,18 +34,35 @@ class TensorRt:
     def open(self, path: Path, sha256: str | None, precision: str) -> TensorRtSession:
         return self.prepare(path, sha256, precision, LOG.warning)
 
+    def open_for_frames(
+        self, path: Path, sha256: str | None, precision: str, height: int, width: int
+    ) -> TensorRtSession:
+        return self.prepare(path, sha256, precision, LOG.warning, frame=(height, width))
+
     def prepare(
-        self, path: Path, sha256: str | None, precision: str, tell: Tell, progress: Progress | None = None
+        self,
+        path: Path,
+        sha256: str | None,
+        precision: str,
+        tell: Tell,
+        progress: Progress | None = None,
+        frame: Frame | None = None,
     ) -> TensorRtSession:
         """Open a graph, building its engine where none is kept; `tell` and `progress` hear of that."""
         signature = OnnxSession(path, sha256)
         library = find_library()
-        onnx = generation_of(library.module).file(path, precision)
-        recipe = recipe_of(path.stem, onnx, precision, library)
+        onnx = generation_of(library.module).file(path, precision, frame)
+        if frame is None:
+            inputs, recipe = signature.inputs, recipe_of(path.stem, onnx, precision, library)
+        else:
+            # Frames come one by one, and a batch of them would take a gigabyte.
+            inputs = (Port(FRAME, "uint8", (*frame, 3)),)
+            name = f"{path.stem}-of-{frame[1]}x{frame[0]}"
+            recipe = recipe_of(name, onnx, precision, library, (1, 1, 1))
 
         def session() -> TensorRtSession:
             engine = cached_engine(library, recipe, onnx, tell, progress)
-            return TensorRtSession(library.module, engine, signature.inputs, signature.outputs)
+            return TensorRtSession(library.module, engine, inputs, signature.outputs)
 
         try:
             return session()

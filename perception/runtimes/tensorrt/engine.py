@@ -28,6 +28,8 @@ MAGIC = b"jepa-arm engine 1\n"
 TYPICAL_ROWS = 32
 WORKSPACE_BYTES = 1 << 30
 
+Profile = tuple[int, int, int]
+"""Rows of a batch: the least, what is tuned for, the most."""
 Tell = Callable[[str], object]
 
 
@@ -43,14 +45,20 @@ class Recipe:
     capability: str
     driver: str
     flags: str
-    profile: tuple[int, int, int] = (1, TYPICAL_ROWS, LARGEST)
+    profile: Profile
 
     @property
     def path(self) -> Path:
         return cache_folder() / "engines" / f"{self.graph}-{self.precision}-{key_of(asdict(self))}.engine"
 
 
-def recipe_of(graph: str, onnx: bytes, precision: str, library: Library) -> Recipe:
+def recipe_of(
+    graph: str,
+    onnx: bytes,
+    precision: str,
+    library: Library,
+    profile: Profile = (1, TYPICAL_ROWS, LARGEST),
+) -> Recipe:
     device, flags = library.device, generation_of(library.module).flags
     return Recipe(
         graph,
@@ -61,6 +69,7 @@ def recipe_of(graph: str, onnx: bytes, precision: str, library: Library) -> Reci
         device.capability,
         device.driver,
         flags,
+        profile,
     )
 
 
@@ -115,12 +124,12 @@ def build(
     trt: ModuleType,
     onnx: bytes,
     precision: str,
-    profile: tuple[int, int, int],
+    profile: Profile,
     timings: bytes = b"",
     progress: Progress | None = None,
 ) -> tuple[bytes, bytes]:
-    """The serialised engine of an ONNX model, written for `precision`, for batches from `profile`'s least to its largest, and what was
-    learned about timing. Raises ModelError if TensorRT takes no such graph.
+    """The serialised engine of an ONNX model, written for `precision`, for batches from `profile`'s least to
+    its largest, and what was learned about timing. Raises ModelError if TensorRT takes no such graph.
     """
     logger, generation = _logger(trt), generation_of(trt)
     builder = trt.Builder(logger)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from perception.runtimes.frames import PREFIX, taking_frames
 from perception.runtimes.tensorrt.opset import in_opset_17
 from perception.runtimes.tensorrt.precision import graph_in
 
@@ -20,13 +21,17 @@ class Progress(Protocol):
     def __call__(self, phase: str, done: int, total: int) -> None: ...
 
 
+Frame = tuple[int, int]
+"""Height and width of what a camera gives, for graphs that do the preprocessing too."""
+
+
 class Typed:
     """TensorRT 10 and newer, TensorRT-RTX: precision is that of the file."""
 
     flags = "strongly typed, without TF32"
 
-    def file(self, path: Path, precision: str) -> bytes:
-        return graph_in(path, precision)
+    def file(self, path: Path, precision: str, frame: Frame | None) -> bytes:
+        return _taking(frame, graph_in(path, precision))
 
     def network(self, trt: ModuleType, builder: Any) -> Any:
         # (From version 11 on there is no other way, and no flag is needed.)
@@ -45,8 +50,8 @@ class Untyped:
 
     flags = "by flags, sums and functions in float32, without TF32"
 
-    def file(self, path: Path, precision: str) -> bytes:
-        return in_opset_17(graph_in(path, "fp32" if precision == "fp16" else precision))
+    def file(self, path: Path, precision: str, frame: Frame | None) -> bytes:
+        return in_opset_17(_taking(frame, graph_in(path, "fp32" if precision == "fp16" else precision)))
 
     def network(self, trt: ModuleType, builder: Any) -> Any:
         return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
@@ -66,8 +71,9 @@ class Untyped:
         )
         for index in range(network.num_layers):
             layer = network.get_layer(index)
+            wanted = layer.type in exact or layer.name.startswith(PREFIX)
             # Those that reckon with shapes are in integers.
-            if layer.type in exact and layer.get_output_type(0) == trt.DataType.FLOAT:
+            if wanted and layer.get_output_type(0) == trt.DataType.FLOAT:
                 layer.precision = trt.DataType.FLOAT
 
     def watch(self, trt: ModuleType, config: Any, progress: Progress) -> None:
@@ -77,6 +83,10 @@ class Untyped:
 def generation_of(trt: ModuleType) -> Typed | Untyped:
     typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     return Typed() if typed else Untyped()
+
+
+def _taking(frame: Frame | None, content: bytes) -> bytes:
+    return content if frame is None else taking_frames(content, *frame)
 
 
 def _monitor(trt: ModuleType, progress: Progress) -> Any:

@@ -47,7 +47,7 @@ def in_opset_17(content: bytes) -> bytes:
 
 
 def _read_pixels_as_numbers(graph: Any) -> None:
-    """Let what reads a uint8 input read its Cast to float instead: nothing else takes bytes in TensorRT 8.5."""
+    """Let what reads a uint8 input read its Cast to float instead: TensorRT 8.5 does nothing else with it."""
     import onnx
 
     pixels = {port.name for port in graph.input if port.type.tensor_type.elem_type == onnx.TensorProto.UINT8}

@@ -41,6 +41,7 @@ class Layer:
     """ILayer of a network without types; layers of shapes are in integers."""
 
     operator: str
+    name: str
     precision: str = ""
 
     @property
@@ -72,6 +73,8 @@ class Gpu:
     layers: list[Layer] = field(default_factory=list)
     launches: int = 0
     captures: int = 0
+    uploads: list[int] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
     memory: list[Any] = field(default_factory=list)
     queue: list[Callable[[], None]] = field(default_factory=list)
     recording: list[Callable[[], None]] | None = None
@@ -104,7 +107,12 @@ def emulated_driver(gpu: Gpu) -> SimpleNamespace:
         gpu.queue.extend(graph)
         return (ok,)
 
+    def uploaded(to: int, source: int, size: int, stream: int) -> tuple[Result]:
+        gpu.put(lambda: gpu.uploads.append(size))
+        return copy(to, source, size, stream)
+
     def synchronise(stream: int) -> tuple[Result]:
+        gpu.waits.append(stream)
         while gpu.queue:
             gpu.queue.pop(0)()
         return (ok,)
@@ -127,7 +135,9 @@ def emulated_driver(gpu: Gpu) -> SimpleNamespace:
         cuStreamCreate=lambda flags: (ok, 7),
         cuMemHostAlloc=lambda size, flags: (ok, gpu.allocate(size)),
         cuMemAlloc=lambda size: (ok, gpu.allocate(size)),
-        cuMemcpyHtoDAsync=copy,
+        cuMemcpyHtoDAsync=uploaded,
+        cuMemcpyAsync=copy,
+        cuCtxSynchronize=lambda: (gpu.waits.append(None), (ok,))[1],
         cuMemcpyDtoHAsync=copy,
         cuStreamSynchronize=synchronise,
         cuStreamBeginCapture=lambda stream, mode: (setattr(gpu, "recording", []), (ok,))[1],
@@ -226,7 +236,7 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
             if not typed and model.opset_import[0].version > 17:
                 return False
             graph = model.graph
-            self.network.layers = [Layer(node.op_type) for node in graph.node]
+            self.network.layers = [Layer(node.op_type, node.name) for node in graph.node]
             self.network.num_layers = len(graph.node)
             self.network.get_layer = lambda index: self.network.layers[index]
             self.network.content, self.network.num_inputs = content, len(graph.input)

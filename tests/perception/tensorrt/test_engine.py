@@ -13,6 +13,7 @@ import pytest
 from perception.errors import ModelError
 from perception.runtimes.contract import random_rows
 from perception.runtimes.cuda import Device
+from perception.runtimes.frames import taking_frames
 from perception.runtimes.onnx import OnnxSession
 from perception.runtimes.tensorrt.engine import (
     Recipe,
@@ -55,6 +56,20 @@ def test_every_shipped_graph_parses_and_builds(graph: Path, precision: str) -> N
 def test_what_is_rewritten_for_8_5_parses_and_builds_too(graph: Path) -> None:
     content = in_opset_17(graph.read_bytes())
     engine, _ = build(rtx, content, "fp32", (1, 32, 512))
+    assert len(engine) > len(content) / 2
+
+
+ENCODERS = [graph for graph in SHIPPED if graph.stem == "encoder"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("graph", ENCODERS, ids=lambda path: path.parent.name)
+def test_every_shipped_encoder_builds_with_preprocessing_before_it(graph: Path, precision: str) -> None:
+    if precision == "int8":
+        content = in_int8(graph, random_rows(OnnxSession(graph).inputs, 16))
+    else:
+        content = in_half_precision(graph) if precision == "fp16" else graph.read_bytes()
+    engine, _ = build(rtx, taking_frames(content, 480, 640), precision, (1, 1, 1))
     assert len(engine) > len(content) / 2
 
 

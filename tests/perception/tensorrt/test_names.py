@@ -2,7 +2,7 @@
 
 The bindings of JetPack 6's version and of the newest are in folders of their own (`make setup`). They link to
 libraries that only NVIDIA has; functions that do nothing take their place, so that the classes can be seen.
-Those of JetPack 5's version come with half a gigabyte of libraries: their names are in a file beside this one.
+Those of JetPack 5's version come with half a gigabyte of libraries: their names are in a file beside this.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ BINDINGS = Path(sys.prefix) / "tensorrt-bindings"
 # What each variable of our code is, there.
 CLASSES = {
     "trt": "",
-    "self._trt": "",
     "builder": "Builder",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
@@ -41,11 +40,9 @@ CLASSES = {
     "layer": "ILayer",
     "port": "ITensor",
     "config.get_timing_cache()": "ITimingCache",
-    "self._engine": "ICudaEngine",
     "engine": "ICudaEngine",
-    "self._runtime": "Runtime",
+    "runtime": "Runtime",
     "context": "IExecutionContext",
-    "self._context": "IExecutionContext",
 }
 SYMBOLS = (
     "createInferBuilder_INTERNAL",
@@ -87,7 +84,7 @@ def names_used(generation: type = generations.Typed) -> set[str]:
         tree.body = [node for node in tree.body if getattr(node, "name", "") not in left_out]
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
-                owner = ast.unparse(node.value)
+                owner = ast.unparse(node.value).removeprefix("self._")
                 # An enumeration's member: trt.BuilderFlag.TF32
                 prefix, _, rest = owner.partition(".")
                 if owner in CLASSES:
@@ -168,8 +165,8 @@ def in_8_5() -> dict[str, set[str]]:
 def test_every_tensorrt_name_is_in_8_5() -> None:
     there, used = in_8_5(), names_used(generations.Untyped)
     assert used >= {"BuilderFlag.OBEY_PRECISION_CONSTRAINTS", "ILayer.precision", "DataType.UINT8"}
-    owners = [name.rpartition(".") for name in sorted(used)]
-    assert [(owner, name) for owner, _, name in owners if name not in there[owner or "module"]] == []
+    known = {f"{owner}.{name}" for owner, names in there.items() for name in names} | there["module"]
+    assert used - known == set()
     assert "STRONGLY_TYPED" not in there["NetworkDefinitionCreationFlag"]
 
 
