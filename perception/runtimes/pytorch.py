@@ -95,10 +95,10 @@ def _tensor(array: Pixels) -> Any:
 
     if isinstance(array, np.ndarray):
         return torch.tensor(array)
-    by_dlpack = isinstance(array, DLPackArray)
-    if not torch.cuda.is_available() and not (by_dlpack and array.__dlpack_device__()[0] == DLPACK_CPU):
+    here = isinstance(array, DLPackArray) and array.__dlpack_device__()[0] == DLPACK_CPU
+    if not here and not torch.cuda.is_available():
         raise ValueError("the frame is on a GPU, and this torch has no CUDA")
-    if by_dlpack:
+    if isinstance(array, DLPackArray):
         return torch.from_dlpack(array)
     # Which stream it is written on, torch does not ask.
     torch.cuda.synchronize()

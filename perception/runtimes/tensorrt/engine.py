@@ -137,7 +137,7 @@ def build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+        reasons = [generation.reason(error) for error in errors]
         raise ModelError(f"TensorRT cannot parse the graph: {'; '.join(reasons) or logger.last}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)

@@ -40,6 +40,9 @@ class Typed:
     def demand(self, trt: ModuleType, config: Any, network: Any, precision: str) -> None:
         """Nothing more: it is written in the file."""
 
+    def reason(self, error: Any) -> str:
+        return f"{error.node_operator()} {error.node_name()}: {error.desc()}"
+
     def watch(self, trt: ModuleType, config: Any, progress: Progress) -> None:
         config.progress_monitor = _monitor(trt, progress)
 
@@ -75,6 +78,9 @@ class Untyped:
             # Those that reckon with shapes are in integers.
             if wanted and layer.get_output_type(0) == trt.DataType.FLOAT:
                 layer.precision = trt.DataType.FLOAT
+
+    def reason(self, error: Any) -> str:
+        return f"node {error.node()}: {error.desc()}"
 
     def watch(self, trt: ModuleType, config: Any, progress: Progress) -> None:
         """It does not tell how far it is."""

@@ -248,9 +248,10 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
             return True
 
         def get_error(self, index: int) -> SimpleNamespace:
-            return SimpleNamespace(
-                node_operator=lambda: "Gelu", node_name=lambda: "gelu_1", desc=lambda: "unknown operator"
-            )
+            told = {"desc": lambda: "unknown operator", "node": lambda: 3}
+            if typed:
+                told |= {"node_operator": lambda: "Gelu", "node_name": lambda: "gelu_1"}
+            return SimpleNamespace(**told)
 
     class Config:
         progress_monitor: Any = None

@@ -206,9 +206,16 @@ def test_a_tensorrt_too_old_says_which_is_needed(
     assert "install TensorRT 8.5 (JetPack 5.1) or newer" in offer.missing
 
 
-def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_reason(gpu: Any) -> None:
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("10.3.0", "Gelu gelu_1: unknown operator"), ("8.5.2.2", "node 3: unknown operator")],
+)
+def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_reason(
+    install_tensorrt: Callable[[str], None], version: str, reason: str
+) -> None:
     from perception.runtimes.tensorrt.engine import build
     from perception.runtimes.tensorrt.library import find_library
 
-    with pytest.raises(ModelError, match="cannot parse the graph: Gelu gelu_1: unknown operator"):
+    install_tensorrt(version)
+    with pytest.raises(ModelError, match=f"cannot parse the graph: {reason}"):
         build(find_library().module, b"nonsense", "fp32", (1, 2, 4))
