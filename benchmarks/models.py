@@ -1,7 +1,8 @@
 """Models side by side on one device: our bundle from frame to command, and video encoders of published sizes.
 
 Their weights are random: speed does not depend on values. A step is counted from arrays in the computer's
-memory to arrays in the computer's memory, copies to and from a GPU included, as a node sees it.
+memory to arrays in the computer's memory, copies to and from a GPU included, as a node sees it; but one frame
+is on the device already ("frame there").
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from benchmarks.timing import Case
 from hardware.robot import load_robot
 from perception.errors import ModelError
 from perception.preprocessing import prepare as preprocess
-from perception.runtimes.contract import Variant
+from perception.runtimes.contract import FrameRuntime, Variant
 from perception.runtimes.modules import open_module
-from perception.runtimes.registry import offers, open_session
+from perception.runtimes.registry import offers, open_session, runtime_named
 from perception.vjepa2.checkpoint import empty_encoder
 from perception.vjepa2.config import IMAGE_MEAN, IMAGE_STD, MODELS, EncoderConfig, Layers
 from perception.vjepa2.encoder import VideoEncoder
@@ -166,6 +167,12 @@ def bundle_rows(bundle: Bundle, device: str, batch: int, limits: Limits) -> Iter
             encode = around(partial(encoder.encode, images))
             flops = count * encoder_flops
             yield limits.tried(Row(bundle.name, "encoder", count, name, precision, flops, moved, encode))
+        if isinstance(runtime_named(variant.runtime), FrameRuntime):
+            moved = scaled(encoder_bytes, precision) + frame.nbytes + bundle.info.latent_dim * 4
+            encode = around(partial(on.frame_encoder().encode, torch.from_numpy(frame).to(device)))
+            yield limits.tried(
+                Row(bundle.name, "frame there to latent", 1, name, precision, encoder_flops, moved, encode)
+            )
         plan = around(partial(planner.plan, near.observation))
         moved = scaled(plan_bytes, precision)
         yield limits.tried(Row(bundle.name, "plan mode2", 1, name, precision, plan_flops, moved, plan))

@@ -27,9 +27,9 @@ from pydantic import (
 )
 
 from perception.encoder import Encoder, GraphEncoder
-from perception.runtimes.contract import Session, Variant
+from perception.runtimes.contract import FrameSession, Session, Variant
 from perception.runtimes.onnx import file_sha256
-from perception.runtimes.registry import REFERENCE, open_session
+from perception.runtimes.registry import REFERENCE, open_frame_session, open_session
 from perception.surprise import SCORES, Yardstick
 from planner.errors import BundleError
 from planner.held_out import HeldOut, read_held_out
@@ -214,6 +214,15 @@ class Bundle:
                 f"{DESCRIPTION} says {promised.image_size} and {promised.latent_dim}: export the bundle again"
             )
         return found
+
+    def frame_encoder(self) -> FrameSession:
+        """The encoder with preprocessing before it, for the camera's frames, which may be on the GPU already.
+
+        Raises ModelError on a runtime that cannot have it (onnxruntime, openvino).
+        """
+        graph, camera = self.info.graphs.encoder, self.camera
+        path = self.path / graph.file
+        return open_frame_session(self.variant, path, graph.sha256, camera.height, camera.width)
 
     def world_model(self) -> WorldModel:
         """Predictor, proposal and energy."""

@@ -28,6 +28,17 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Shape and type of an array, wherever it is."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+@dataclass(frozen=True)
 class Variant:
     """A way to run graphs on this machine: a runtime at a precision; `version` tells all it stands on."""
 
@@ -61,6 +72,54 @@ class Session(Protocol):
         ...
 
 
+DLPACK_CPU = 1
+"""DLPack's number for the computer's own memory."""
+
+
+@runtime_checkable
+class DLPackArray(Protocol):
+    """A torch or CuPy array, a decoded picture and the like, in whatever memory."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+@runtime_checkable
+class CudaArray(Protocol):
+    """An image of jetson-utils, a Numba array and the like, in the memory of a GPU."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+
+Pixels = NDArray[np.uint8] | DLPackArray | CudaArray
+
+
+@runtime_checkable
+class FrameSession(Protocol):
+    """An encoder's graph that takes a camera's frames as they are, open where it runs; not thread-safe."""
+
+    def encode(self, frame: Pixels) -> NDArray[np.float32]:
+        """The latent (D,) of a uint8 (H, W, 3) RGB frame, in the computer's memory or on the GPU already.
+
+        Preprocessing is that of `perception.preprocessing.prepare`, done on the device. Raises ValueError
+        for frames of another type or size, on another device, or with gaps between their rows.
+        """
+        ...
+
+
+@runtime_checkable
+class FrameRuntime(Protocol):
+    """A runtime that can have its graphs on a GPU, and takes frames that are there."""
+
+    def open_for_frames(
+        self, path: Path, sha256: str | None, precision: str, height: int, width: int
+    ) -> FrameSession:
+        """Open the encoder at `path` for frames (height, width, 3). Raises ModelError as `open` does, and
+        ValueError if frames are smaller than its images."""
+        ...
+
+
 class Runtime(Protocol):
     """What runs graphs. A runtime that cannot work on this machine offers no variants and says why."""
 
@@ -76,7 +135,7 @@ class Runtime(Protocol):
         ...
 
 
-def check_inputs(ports: Sequence[Port], inputs: Mapping[str, NDArray[Any]]) -> int:
+def check_inputs(ports: Sequence[Port], inputs: Mapping[str, NDArray[Any] | Form]) -> int:
     """The number of rows. Raises ValueError unless `inputs` are what `ports` take."""
     rows = -1
     for port in ports:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,20 @@ class Stream:
 
     def to_host(self, array: NDArray[Any], address: int) -> None:
         _call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._stream)
+
+    def copy(self, address: int, source: int, size: int) -> None:
+        """From one place on the device to another."""
+        _call("cuMemcpyAsync", address, source, size, self._stream)
+
+    def wait_for(self, interface: Mapping[str, Any]) -> None:
+        """Wait until what a `__cuda_array_interface__` tells of is written.
+
+        Before its version 3 it did not say on which stream that is done: then all are waited for.
+        """
+        if "stream" not in interface:
+            _call("cuCtxSynchronize")
+        elif interface["stream"] is not None:
+            _call("cuStreamSynchronize", interface["stream"])
 
     def synchronise(self) -> None:
         _call("cuStreamSynchronize", self._stream)

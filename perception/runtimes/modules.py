@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perception.errors import ModelError
 from perception.jepa.model import Encoder, Energy, Predictor, Proposal
+from perception.preprocessing import shrinking
 from perception.runtimes.contract import WEIGHTS
 from perception.runtimes.onnx import OnnxSession
 
@@ -32,6 +33,32 @@ class StepsToGo(nn.Module):
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
         return self.energy.steps_to_go(latent, goal)
+
+
+class OfFrames(nn.Module):
+    """An encoder with `perception.preprocessing.prepare` before it: frames uint8 (N, height, width, 3) in."""
+
+    weights: Tensor
+
+    def __init__(self, encoder: nn.Module, height: int, width: int, size: int) -> None:
+        super().__init__()
+        self.encoder, self._how, self._size = encoder, shrinking(height, width, size), size
+        self.register_buffer("weights", torch.from_numpy(self._how.weights), persistent=False)
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Images uint8 (N, S, S, 3)."""
+        how = self._how
+        square = frames[:, how.top : how.top + how.side, how.left : how.left + how.side]
+        if how.side == self._size:
+            return square
+        planes = square.permute(0, 3, 1, 2).float()
+        levels = self.weights @ planes @ self.weights.T * how.scale
+        levels = (levels + 0.5).floor() if how.ties_up else levels.round()
+        return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        latents: Tensor = self.encoder(self.prepare(frames))
+        return latents
 
 
 class OneAnswer(nn.Module):

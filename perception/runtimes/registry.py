@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception.errors import ModelError, RuntimeUnavailable
-from perception.runtimes.contract import Runtime, Session, Variant
+from perception.runtimes.contract import FrameRuntime, FrameSession, Runtime, Session, Variant
 from perception.runtimes.onnx import OnnxRuntime
 from perception.runtimes.openvino import OpenVino
 from perception.runtimes.pytorch import PyTorch
@@ -53,3 +53,15 @@ def runtime_named(name: str) -> Runtime:
 def open_session(variant: Variant, path: Path, sha256: str | None = None) -> Session:
     """Open a graph with `variant`. Raises ModelError if it is missing, damaged or not `sha256`."""
     return runtime_named(variant.runtime).open(path, sha256, variant.precision)
+
+
+def open_frame_session(
+    variant: Variant, path: Path, sha256: str | None, height: int, width: int
+) -> FrameSession:
+    """Open an encoder for frames (height, width, 3). Raises ModelError as `open_session`, and for runtimes
+    that have no graphs on a GPU."""
+    runtime = runtime_named(variant.runtime)
+    if not isinstance(runtime, FrameRuntime):
+        able = " or ".join(other.name for other in RUNTIMES if isinstance(other, FrameRuntime))
+        raise ModelError(f"{runtime.name} takes no frames on the GPU: choose {able}, or prepare() them first")
+    return runtime.open_for_frames(path, sha256, variant.precision, height, width)

@@ -30,7 +30,8 @@ from perception.vjepa2.checkpoint import empty_encoder
 from planner.optimisers.cem import Cem
 
 CEILING = Roofline(bandwidth=1e9, rates={"fp32": 1e10})
-STEPS = {"preprocess", "encoder", "plan mode2", "frame to command", "plan 16x3x2"}
+ON_DEVICE = "frame there to latent"
+STEPS = {"preprocess", "encoder", ON_DEVICE, "plan mode2", "frame to command", "plan 16x3x2"}
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ def test_every_runtime_is_measured_beside_torch_eager_and_what_takes_too_long_is
     assert {row["step"] for row in ours} == STEPS
     for step in STEPS - {"preprocess"}:
         of_step = [row for row in ours if row["step"] == step]
-        assert {row["runtime"] for row in of_step} >= {EAGER, "onnxruntime:fp32", "openvino:fp32"}
+        runtimes = {EAGER} if step == ON_DEVICE else {EAGER, "onnxruntime:fp32", "openvino:fp32"}
+        assert {row["runtime"] for row in of_step} >= runtimes
         assert {row["batch"] for row in of_step} == ({1, 2} if step == "encoder" else {1})
     assert [row["runtime"] for row in ours if row["step"] == "plan 16x3x2"][-1] == whole_plan.WHOLE
     clips = [row for row in rows if row["model"] == "tiny"]

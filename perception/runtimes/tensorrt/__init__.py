@@ -6,13 +6,15 @@ import importlib.util
 import logging
 from pathlib import Path
 
-from perception.errors import ModelError, RuntimeUnavailable
-from perception.runtimes.cache import cache_folder, write_whole
-from perception.runtimes.contract import Variant
-from perception.runtimes.onnx import OnnxSession, file_sha256
-from perception.runtimes.tensorrt.engine import Progress, Tell, cached_engine, recipe_of
+from perception.errors import RuntimeUnavailable
+from perception.runtimes.cache import write_whole
+from perception.runtimes.contract import Port, Variant
+from perception.runtimes.frames import FRAME
+from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.tensorrt.engine import Tell, cached_engine, recipe_of
+from perception.runtimes.tensorrt.generations import Frame, Progress, generation_of
 from perception.runtimes.tensorrt.library import find_library
-from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_half_precision, in_int8
+from perception.runtimes.tensorrt.precision import PRECISIONS, Rows, in_int8, quantised
 from perception.runtimes.tensorrt.session import EngineRefused, TensorRtSession
 
 LOG = logging.getLogger(__name__)
@@ -32,17 +34,35 @@ class TensorRt:
     def open(self, path: Path, sha256: str | None, precision: str) -> TensorRtSession:
         return self.prepare(path, sha256, precision, LOG.warning)
 
+    def open_for_frames(
+        self, path: Path, sha256: str | None, precision: str, height: int, width: int
+    ) -> TensorRtSession:
+        return self.prepare(path, sha256, precision, LOG.warning, frame=(height, width))
+
     def prepare(
-        self, path: Path, sha256: str | None, precision: str, tell: Tell, progress: Progress | None = None
+        self,
+        path: Path,
+        sha256: str | None,
+        precision: str,
+        tell: Tell,
+        progress: Progress | None = None,
+        frame: Frame | None = None,
     ) -> TensorRtSession:
         """Open a graph, building its engine where none is kept; `tell` and `progress` hear of that."""
         signature = OnnxSession(path, sha256)
-        library, onnx = find_library(), _typed(path, precision)
-        recipe = recipe_of(path.stem, onnx, precision, library)
+        library = find_library()
+        onnx = generation_of(library.module).file(path, precision, frame)
+        if frame is None:
+            inputs, recipe = signature.inputs, recipe_of(path.stem, onnx, precision, library)
+        else:
+            # Frames come one by one, and a batch of them would take a gigabyte.
+            inputs = (Port(FRAME, "uint8", (*frame, 3)),)
+            name = f"{path.stem}-of-{frame[1]}x{frame[0]}"
+            recipe = recipe_of(name, onnx, precision, library, (1, 1, 1))
 
         def session() -> TensorRtSession:
             engine = cached_engine(library, recipe, onnx, tell, progress)
-            return TensorRtSession(library.module, engine, signature.inputs, signature.outputs)
+            return TensorRtSession(library.module, engine, inputs, signature.outputs)
 
         try:
             return session()
@@ -54,21 +74,4 @@ class TensorRt:
 
 def quantise(path: Path, rows: Rows) -> None:
     """Quantise the graph at `path` by the ranges of `rows`, inputs by name, for `open` in int8."""
-    write_whole(_quantised(path), in_int8(path, rows))
-
-
-def _typed(path: Path, precision: str) -> bytes:
-    if precision == "fp16":
-        return in_half_precision(path)
-    if precision == "int8":
-        try:
-            return _quantised(path).read_bytes()
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"{path} has not been quantised: run `jepa-arm build-engine {path.parent} --precision int8`"
-            ) from error
-    return path.read_bytes()
-
-
-def _quantised(path: Path) -> Path:
-    return cache_folder() / "int8" / f"{path.stem}-{file_sha256(path)[:32]}.onnx"
+    write_whole(quantised(path), in_int8(path, rows))

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from perception.errors import ModelError
 from perception.runtimes.batches import LARGEST
 from perception.runtimes.cache import cache_folder, key_of, write_whole
+from perception.runtimes.tensorrt.generations import Progress, generation_of
 from perception.runtimes.tensorrt.library import Library
 
 MAGIC = b"jepa-arm engine 1\n"
@@ -27,13 +28,9 @@ MAGIC = b"jepa-arm engine 1\n"
 TYPICAL_ROWS = 32
 WORKSPACE_BYTES = 1 << 30
 
+Profile = tuple[int, int, int]
+"""Rows of a batch: the least, what is tuned for, the most."""
 Tell = Callable[[str], object]
-
-
-class Progress(Protocol):
-    """Hears how far a build is: `done` of `total` steps of a phase that may be inside another."""
-
-    def __call__(self, phase: str, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,18 +44,33 @@ class Recipe:
     gpu: str
     capability: str
     driver: str
-    profile: tuple[int, int, int] = (1, TYPICAL_ROWS, LARGEST)
-    flags: str = "strongly typed, without TF32"
+    flags: str
+    profile: Profile
 
     @property
     def path(self) -> Path:
         return cache_folder() / "engines" / f"{self.graph}-{self.precision}-{key_of(asdict(self))}.engine"
 
 
-def recipe_of(graph: str, onnx: bytes, precision: str, library: Library) -> Recipe:
-    device = library.device
-    digest = hashlib.sha256(onnx).hexdigest()
-    return Recipe(graph, digest, precision, library.version, device.name, device.capability, device.driver)
+def recipe_of(
+    graph: str,
+    onnx: bytes,
+    precision: str,
+    library: Library,
+    profile: Profile = (1, TYPICAL_ROWS, LARGEST),
+) -> Recipe:
+    device, flags = library.device, generation_of(library.module).flags
+    return Recipe(
+        graph,
+        hashlib.sha256(onnx).hexdigest(),
+        precision,
+        library.version,
+        device.name,
+        device.capability,
+        device.driver,
+        flags,
+        profile,
+    )
 
 
 def cached_engine(
@@ -75,7 +87,7 @@ def cached_engine(
         tell(f"building a TensorRT engine of {recipe.graph} in {recipe.precision} for {recipe.gpu}")
         timing = _timing_cache(recipe)
         known = timing.read_bytes() if timing.exists() else b""
-        engine, learned = build(library.module, onnx, recipe.profile, known, progress)
+        engine, learned = build(library.module, onnx, recipe.precision, recipe.profile, known, progress)
         if learned:
             write_whole(timing, learned)
         write_engine(recipe, engine)
@@ -111,32 +123,33 @@ def write_engine(recipe: Recipe, engine: bytes) -> None:
 def build(
     trt: ModuleType,
     onnx: bytes,
-    profile: tuple[int, int, int],
+    precision: str,
+    profile: Profile,
     timings: bytes = b"",
     progress: Progress | None = None,
 ) -> tuple[bytes, bytes]:
-    """The serialised engine of an ONNX model for batches from `profile`'s least to its largest, and what was
-    learned about timing. Raises ModelError if TensorRT takes no such graph.
+    """The serialised engine of an ONNX model, written for `precision`, for batches from `profile`'s least to
+    its largest, and what was learned about timing. Raises ModelError if TensorRT takes no such graph.
     """
-    logger = _logger(trt)
+    logger, generation = _logger(trt), generation_of(trt)
     builder = trt.Builder(logger)
-    # Precision is that of the file. (From version 11 on there is no other way, and no flag is needed.)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    network = generation.network(trt, builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+        reasons = [generation.reason(error) for error in errors]
         raise ModelError(f"TensorRT cannot parse the graph: {'; '.join(reasons) or logger.last}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     # TF32 rounds factors to 11 bits, which is not what fp32 says.
     config.clear_flag(trt.BuilderFlag.TF32)
+    generation.demand(trt, config, network, precision)
     # TensorRT-RTX times nothing before it runs on the GPU.
     learns = trt.__name__ != "tensorrt_rtx"
     if learns:
         config.set_timing_cache(config.create_timing_cache(timings), True)
     if progress is not None:
-        config.progress_monitor = _monitor(trt, progress)
+        generation.watch(trt, config, progress)
     shapes = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         port = network.get_input(index)
@@ -181,25 +194,3 @@ def _logger(trt: ModuleType) -> Any:
                 self.last = " ".join(message.split())
 
     return Logger()
-
-
-def _monitor(trt: ModuleType, progress: Progress) -> Any:
-    base: Any = trt.IProgressMonitor
-
-    class Monitor(base):
-        def __init__(self) -> None:
-            super().__init__()
-            self._steps: dict[str, int] = {}
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self._steps[phase] = steps
-            progress(phase, 0, steps)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            progress(phase, step + 1, self._steps.get(phase, step + 1))
-            return True
-
-        def phase_finish(self, phase: str) -> None:
-            progress(phase, self._steps.get(phase, 1), self._steps.pop(phase, 1))
-
-    return Monitor()

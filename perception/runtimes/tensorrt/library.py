@@ -11,8 +11,8 @@ from perception.errors import RuntimeUnavailable
 from perception.runtimes.cuda import Device, find_device
 
 MODULES = ("tensorrt", "tensorrt_rtx")
-# Its parser is the first to know the operators of our graphs' opset 20 (Gelu, LayerNormalization).
-OLDEST = 10
+# The first with tensors by name and execute_async_v3.
+OLDEST = (8, 5)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def find_library() -> Library:
             # PyPI's `tensorrt` is a stub where it could not fetch its libraries.
             problems.append(f"{name} is installed but cannot be loaded ({' '.join(str(error).split())})")
             continue
-        if name == "tensorrt" and int(version.partition(".")[0]) < OLDEST:
+        if name == "tensorrt" and tuple(map(int, version.split(".")[:2])) < OLDEST:
             problems.append(
-                f"TensorRT {version} reads ONNX up to opset 17 only, the graphs are of opset 20: "
-                f"install TensorRT {OLDEST} or newer (JetPack 6)"
+                f"TensorRT {version} runs engines in another way (no execute_async_v3): "
+                f"install TensorRT {'.'.join(map(str, OLDEST))} (JetPack 5.1) or newer"
             )
             continue
         return Library(module, f"{name} {version}", device)

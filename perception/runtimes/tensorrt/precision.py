@@ -1,4 +1,4 @@
-"""The precision of a network is written into its ONNX file, as strongly typed networks take it from there.
+"""The precision of a network, written into its ONNX file: strongly typed networks take it from there.
 
 fp16   weights and layers cast to half precision; what sums or exponentiates stays in float32
 int8   weights and the activations between layers quantised (Q/DQ, symmetric as TensorRT wants it), by the
@@ -18,6 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import ModelError
+from perception.runtimes.cache import cache_folder
+from perception.runtimes.onnx import file_sha256
+
 PRECISIONS = ("fp16", "fp32", "int8")
 # Sums over many numbers, and what comes right after them, lose what half precision rounds off.
 IN_FLOAT32 = ("ReduceMean", "Pow", "Sqrt", "LayerNormalization", "LogSoftmax", "ReduceLogSumExp")
@@ -25,6 +29,25 @@ QUANTISED = ("Conv", "Gemm", "MatMul")
 CALIBRATION_ROWS = 256
 
 Rows = Mapping[str, NDArray[Any]]
+
+
+def graph_in(path: Path, precision: str) -> bytes:
+    """The ONNX graph at `path` in a precision. Raises ModelError in int8, if it was not quantised before."""
+    if precision == "fp16":
+        return in_half_precision(path)
+    if precision == "int8":
+        try:
+            return quantised(path).read_bytes()
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{path} has not been quantised: run `jepa-arm build-engine {path.parent} --precision int8`"
+            ) from error
+    return path.read_bytes()
+
+
+def quantised(path: Path) -> Path:
+    """Where the graph at `path` is kept in int8."""
+    return cache_folder() / "int8" / f"{path.stem}-{file_sha256(path)[:32]}.onnx"
 
 
 def in_half_precision(graph: Path) -> bytes:

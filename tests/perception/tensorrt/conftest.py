@@ -37,6 +37,29 @@ class Result(enum.Enum):
 
 
 @dataclass
+class Layer:
+    """ILayer of a network without types; layers of shapes are in integers."""
+
+    operator: str
+    name: str
+    precision: str = ""
+
+    @property
+    def type(self) -> str:
+        kinds = {
+            "Add": "elementwise",
+            "Erf": "unary",
+            "ReduceMean": "reduce",
+            "Sqrt": "unary",
+            "Gemm": "product",
+        }
+        return kinds.get(self.operator, "other")
+
+    def get_output_type(self, index: int) -> str:
+        return "float32"
+
+
+@dataclass
 class Gpu:
     """What the test looks at and may set."""
 
@@ -46,8 +69,12 @@ class Gpu:
     present: bool = True
     takes_engines: bool = True
     builds: list[bytes] = field(default_factory=list)
+    demanded: set[str] = field(default_factory=set)
+    layers: list[Layer] = field(default_factory=list)
     launches: int = 0
     captures: int = 0
+    uploads: list[int] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
     memory: list[Any] = field(default_factory=list)
     queue: list[Callable[[], None]] = field(default_factory=list)
     recording: list[Callable[[], None]] | None = None
@@ -80,7 +107,12 @@ def emulated_driver(gpu: Gpu) -> SimpleNamespace:
         gpu.queue.extend(graph)
         return (ok,)
 
+    def uploaded(to: int, source: int, size: int, stream: int) -> tuple[Result]:
+        gpu.put(lambda: gpu.uploads.append(size))
+        return copy(to, source, size, stream)
+
     def synchronise(stream: int) -> tuple[Result]:
+        gpu.waits.append(stream)
         while gpu.queue:
             gpu.queue.pop(0)()
         return (ok,)
@@ -103,7 +135,9 @@ def emulated_driver(gpu: Gpu) -> SimpleNamespace:
         cuStreamCreate=lambda flags: (ok, 7),
         cuMemHostAlloc=lambda size, flags: (ok, gpu.allocate(size)),
         cuMemAlloc=lambda size: (ok, gpu.allocate(size)),
-        cuMemcpyHtoDAsync=copy,
+        cuMemcpyHtoDAsync=uploaded,
+        cuMemcpyAsync=copy,
+        cuCtxSynchronize=lambda: (gpu.waits.append(None), (ok,))[1],
         cuMemcpyDtoHAsync=copy,
         cuStreamSynchronize=synchronise,
         cuStreamBeginCapture=lambda stream, mode: (setattr(gpu, "recording", []), (ok,))[1],
@@ -175,7 +209,11 @@ class Context:
 
 
 def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
-    """The names of TensorRT that we use. A network is its ONNX file, and so is what is built of it."""
+    """The names of TensorRT that we use. A network is its ONNX file, and so is what is built of it.
+
+    That of 8 has no strongly typed networks, reads opset 17, and has layers: one for each node.
+    """
+    typed = not version.startswith("8.")
 
     class Logger:
         ERROR = "error"
@@ -192,9 +230,15 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
 
         def parse(self, content: bytes) -> bool:
             try:
-                graph = onnx.load_from_string(content).graph
+                model = onnx.load_from_string(content)
             except Exception:
                 return False
+            if not typed and model.opset_import[0].version > 17:
+                return False
+            graph = model.graph
+            self.network.layers = [Layer(node.op_type, node.name) for node in graph.node]
+            self.network.num_layers = len(graph.node)
+            self.network.get_layer = lambda index: self.network.layers[index]
             self.network.content, self.network.num_inputs = content, len(graph.input)
             ports = [
                 SimpleNamespace(name=i.name, shape=[d.dim_value for d in i.type.tensor_type.shape.dim])
@@ -204,18 +248,23 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
             return True
 
         def get_error(self, index: int) -> SimpleNamespace:
-            return SimpleNamespace(
-                node_operator=lambda: "Gelu", node_name=lambda: "gelu_1", desc=lambda: "unknown operator"
-            )
+            told = {"desc": lambda: "unknown operator", "node": lambda: 3}
+            if typed:
+                told |= {"node_operator": lambda: "Gelu", "node_name": lambda: "gelu_1"}
+            return SimpleNamespace(**told)
 
     class Config:
         progress_monitor: Any = None
 
         def __init__(self) -> None:
             self.profiles: list[Any] = []
+            self.demanded: set[str] = set()
 
         def set_memory_pool_limit(self, pool: str, size: int) -> None: ...
         def clear_flag(self, flag: str) -> None: ...
+        def set_flag(self, flag: str) -> None:
+            self.demanded.add(flag)
+
         def create_timing_cache(self, content: bytes) -> bytes:
             return content
 
@@ -231,7 +280,7 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
     class Builder:
         def __init__(self, logger: Logger) -> None: ...
         def create_network(self, flags: int) -> SimpleNamespace:
-            assert flags == 2
+            assert flags == (2 if typed else 1)
             return SimpleNamespace()
 
         def create_builder_config(self) -> Config:
@@ -246,6 +295,7 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
                 config.progress_monitor.step_complete("Tactics", 0)
                 config.progress_monitor.phase_finish("Tactics")
             gpu.builds.append(network.content)
+            gpu.demanded, gpu.layers = config.demanded, network.layers
             return network.content
 
     class Runtime:
@@ -258,9 +308,17 @@ def emulated_tensorrt(gpu: Gpu, version: str = "10.3.0") -> ModuleType:
     module.__version__ = version
     module.Logger, module.ILogger, module.OnnxParser = Logger, Logger, Parser
     module.Builder, module.Runtime, module.IProgressMonitor = Builder, Runtime, object
-    module.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
-    module.MemoryPoolType, module.BuilderFlag = SimpleNamespace(WORKSPACE=0), SimpleNamespace(TF32=0)
-    module.nptype = np.dtype
+    creation = SimpleNamespace(STRONGLY_TYPED=1) if typed else SimpleNamespace(EXPLICIT_BATCH=0)
+    module.NetworkDefinitionCreationFlag = creation
+    module.MemoryPoolType = SimpleNamespace(WORKSPACE=0)
+    module.BuilderFlag = SimpleNamespace(
+        TF32="tf32", FP16="fp16", INT8="int8", OBEY_PRECISION_CONSTRAINTS="obey"
+    )
+    kinds = ("REDUCE", "UNARY", "ELEMENTWISE", "SOFTMAX")
+    module.LayerType = SimpleNamespace(**{kind: kind.lower() for kind in kinds})
+    module.DataType = SimpleNamespace(FLOAT="float32", UINT8="uint8")
+    if not typed:
+        del module.IProgressMonitor
     return module
 
 

@@ -13,6 +13,7 @@ import pytest
 from perception.errors import ModelError
 from perception.runtimes.contract import random_rows
 from perception.runtimes.cuda import Device
+from perception.runtimes.frames import taking_frames
 from perception.runtimes.onnx import OnnxSession
 from perception.runtimes.tensorrt.engine import (
     Recipe,
@@ -23,6 +24,7 @@ from perception.runtimes.tensorrt.engine import (
     write_engine,
 )
 from perception.runtimes.tensorrt.library import Library
+from perception.runtimes.tensorrt.opset import in_opset_17
 from perception.runtimes.tensorrt.precision import in_half_precision, in_int8
 
 ROOT = Path(__file__).parents[3]
@@ -43,9 +45,32 @@ def test_every_shipped_graph_parses_and_builds(graph: Path, precision: str) -> N
     else:
         content = in_half_precision(graph) if precision == "fp16" else graph.read_bytes()
     steps: list[str] = []
-    engine, _ = build(rtx, content, (1, 32, 512), progress=lambda phase, done, total: steps.append(phase))
+    engine, _ = build(
+        rtx, content, precision, (1, 32, 512), progress=lambda phase, done, total: steps.append(phase)
+    )
     assert len(engine) > len(content) / 2
     assert "Building engine" in steps
+
+
+@pytest.mark.parametrize("graph", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_rewritten_for_8_5_parses_and_builds_too(graph: Path) -> None:
+    content = in_opset_17(graph.read_bytes())
+    engine, _ = build(rtx, content, "fp32", (1, 32, 512))
+    assert len(engine) > len(content) / 2
+
+
+ENCODERS = [graph for graph in SHIPPED if graph.stem == "encoder"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("graph", ENCODERS, ids=lambda path: path.parent.name)
+def test_every_shipped_encoder_builds_with_preprocessing_before_it(graph: Path, precision: str) -> None:
+    if precision == "int8":
+        content = in_int8(graph, random_rows(OnnxSession(graph).inputs, 16))
+    else:
+        content = in_half_precision(graph) if precision == "fp16" else graph.read_bytes()
+    engine, _ = build(rtx, taking_frames(content, 480, 640), precision, (1, 1, 1))
+    assert len(engine) > len(content) / 2
 
 
 def test_a_graph_of_unknown_operators_is_refused_with_the_reason(tiny_bundle: Path) -> None:
@@ -54,7 +79,7 @@ def test_a_graph_of_unknown_operators_is_refused_with_the_reason(tiny_bundle: Pa
     model = onnx.load(tiny_bundle / "energy.onnx")
     model.graph.node[0].op_type = "Teleport"
     with pytest.raises(ModelError, match="TensorRT cannot parse the graph: Teleport .*Plugin not found"):
-        build(rtx, model.SerializeToString(), (1, 2, 4))
+        build(rtx, model.SerializeToString(), "fp32", (1, 2, 4))
 
 
 def test_an_engine_is_built_once_and_read_after(library: Library, tiny_bundle: Path) -> None:

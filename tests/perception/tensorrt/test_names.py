@@ -2,6 +2,7 @@
 
 The bindings of JetPack 6's version and of the newest are in folders of their own (`make setup`). They link to
 libraries that only NVIDIA has; functions that do nothing take their place, so that the classes can be seen.
+Those of JetPack 5's version come with half a gigabyte of libraries: their names are in a file beside this.
 """
 
 from __future__ import annotations
@@ -18,26 +19,30 @@ from pathlib import Path
 import pytest
 
 from perception.runtimes import cuda
-from perception.runtimes.tensorrt import engine, library, session
+from perception.runtimes.contract import random_rows
+from perception.runtimes.onnx import OnnxSession
+from perception.runtimes.tensorrt import engine, generations, library, session
+from perception.runtimes.tensorrt.opset import in_opset_17
+from perception.runtimes.tensorrt.precision import in_int8
 
+ROOT = Path(__file__).parents[3]
+SHIPPED = sorted((ROOT / "models").glob("*/*.onnx"))
 BINDINGS = Path(sys.prefix) / "tensorrt-bindings"
 # What each variable of our code is, there.
 CLASSES = {
     "trt": "",
-    "self._trt": "",
     "builder": "Builder",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
     "error": "ParserError",
     "config": "IBuilderConfig",
     "shapes": "IOptimizationProfile",
+    "layer": "ILayer",
     "port": "ITensor",
     "config.get_timing_cache()": "ITimingCache",
-    "self._engine": "ICudaEngine",
     "engine": "ICudaEngine",
-    "self._runtime": "Runtime",
+    "runtime": "Runtime",
     "context": "IExecutionContext",
-    "self._context": "IExecutionContext",
 }
 SYMBOLS = (
     "createInferBuilder_INTERNAL",
@@ -66,13 +71,20 @@ print(json.dumps([module.__version__, missing]))
 """
 
 
-def names_used() -> set[str]:
+def names_used(generation: type = generations.Typed) -> set[str]:
     """Dotted names under the module, such as `Builder.create_network`, that our code uses."""
+    others = {
+        generations.Typed: [generations.Untyped],
+        generations.Untyped: [generations.Typed, generations._monitor],
+    }[generation]
+    left_out = {other.__name__ for other in others}
     names = set()
-    for module in (engine, session, library):
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
+    for module in (engine, session, library, generations):
+        tree = ast.parse(inspect.getsource(module))
+        tree.body = [node for node in tree.body if getattr(node, "name", "") not in left_out]
+        for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
-                owner = ast.unparse(node.value)
+                owner = ast.unparse(node.value).removeprefix("self._")
                 # An enumeration's member: trt.BuilderFlag.TF32
                 prefix, _, rest = owner.partition(".")
                 if owner in CLASSES:
@@ -141,6 +153,39 @@ def test_every_tensorrt_name_is_in_the_bindings(version: str, stubs: dict[str, l
         pytest.skip(f"no bindings of TensorRT {version} in {folder}: `make setup` gets them for this Python")
     assert look("tensorrt_bindings", names_used(), folder, stubs[version]) == []
     assert look("tensorrt_bindings", {"Builder.fold_laundry"}, folder, stubs[version]) != []
+
+
+def in_8_5() -> dict[str, set[str]]:
+    """The names in TensorRT 8.5, by class."""
+    lines = Path(__file__).with_name("tensorrt-8.5.3.1.txt").read_text().splitlines()
+    rows = [line.split(": ") for line in lines if not line.startswith("#")]
+    return {owner: set(names.split()) for owner, names in rows}
+
+
+def test_every_tensorrt_name_is_in_8_5() -> None:
+    there, used = in_8_5(), names_used(generations.Untyped)
+    assert used >= {"BuilderFlag.OBEY_PRECISION_CONSTRAINTS", "ILayer.precision", "DataType.UINT8"}
+    known = {f"{owner}.{name}" for owner, names in there.items() for name in names} | there["module"]
+    known.add("__name__")  # a module has it, and `dir` did not tell
+    assert used - known == set()
+    assert "STRONGLY_TYPED" not in there["NetworkDefinitionCreationFlag"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("graph", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_shipped_graph_can_be_written_in_operators_of_8_5(graph: Path, precision: str) -> None:
+    import onnx
+
+    content = graph.read_bytes()
+    if precision == "int8":
+        content = in_int8(graph, random_rows(OnnxSession(graph).inputs, 16))
+    model = onnx.load_from_string(in_opset_17(content))
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.op_type for node in model.graph.node} <= in_8_5()["operators"]
+    uint8 = onnx.TensorProto.UINT8
+    pixels = {port.name for port in model.graph.input if port.type.tensor_type.elem_type == uint8}
+    assert {node.op_type for node in model.graph.node if pixels & {*node.input}} <= {"Cast"}
+    assert [opset.version for opset in model.opset_import] == [17]
 
 
 def test_every_tensorrt_name_is_in_tensorrt_rtx() -> None:

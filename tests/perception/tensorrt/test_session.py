@@ -164,18 +164,58 @@ def test_without_a_gpu_nothing_is_loaded_and_one_line_says_so(
     assert capsys.readouterr().err.startswith("jepa-arm: error: no NVIDIA GPU that can be used")
 
 
-def test_a_tensorrt_too_old_for_our_graphs_says_which_is_needed(
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_8_5_takes_the_graph_in_an_older_opset_and_agrees(
+    install_tensorrt: Callable[[str], None], tiny_bundle: Path, graph: str
+) -> None:
+    install_tensorrt("8.5.2.2")
+    path = tiny_bundle / f"{graph}.onnx"
+    session, reference = open_fp32(path), OnnxSession(path)
+    check_session(session)
+    inputs = random_rows(session.inputs, 48)
+    for found, expected in zip(session.run(inputs), reference.run(inputs), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_8_5_is_told_what_may_be_half_and_what_is_quantised(
+    gpu: Any,
+    install_tensorrt: Callable[[str], None],
+    sampled: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    install_tensorrt("8.5.2.2")
+    path = sampled / "energy.onnx"
+    open_fp32(path)
+    assert not gpu.demanded and not any(layer.precision for layer in gpu.layers)
+    TensorRt().prepare(path, None, "fp16", lambda line: None, lambda phase, done, total: None)
+    assert gpu.demanded == {"fp16", "obey"}
+    exact = {layer.operator for layer in gpu.layers if layer.precision == "float32"}
+    assert exact == {"Add", "Erf", "ReduceMean", "Sqrt"}
+    cli.main(["build-engine", str(sampled), "--precision", "int8"])
+    assert gpu.demanded == {"int8"} and b"QuantizeLinear" in gpu.builds[-1]
+    assert "latent cosine" in capsys.readouterr().out
+
+
+def test_a_tensorrt_too_old_says_which_is_needed(
     install_tensorrt: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_tensorrt("8.5.3.1")
+    install_tensorrt("8.4.1.5")
     monkeypatch.setattr("perception.runtimes.tensorrt.library.MODULES", ("tensorrt",))
     (offer,) = [offer for offer in offers() if offer.runtime == "tensorrt"]
-    assert "TensorRT 8.5.3.1 reads ONNX up to opset 17 only" in offer.missing
+    assert "TensorRT 8.4.1.5 runs engines in another way" in offer.missing
+    assert "install TensorRT 8.5 (JetPack 5.1) or newer" in offer.missing
 
 
-def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_reason(gpu: Any) -> None:
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("10.3.0", "Gelu gelu_1: unknown operator"), ("8.5.2.2", "node 3: unknown operator")],
+)
+def test_a_graph_that_tensorrt_does_not_take_is_an_error_with_its_reason(
+    install_tensorrt: Callable[[str], None], version: str, reason: str
+) -> None:
     from perception.runtimes.tensorrt.engine import build
     from perception.runtimes.tensorrt.library import find_library
 
-    with pytest.raises(ModelError, match="cannot parse the graph: Gelu gelu_1: unknown operator"):
-        build(find_library().module, b"nonsense", (1, 2, 4))
+    install_tensorrt(version)
+    with pytest.raises(ModelError, match=f"cannot parse the graph: {reason}"):
+        build(find_library().module, b"nonsense", "fp32", (1, 2, 4))
