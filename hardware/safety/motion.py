@@ -53,7 +53,6 @@ class Reference:
         self._horizon_s = 2.0 * float(easing_s[: len(easing_s) - (robot.gripper is not None)].max())
         self._goal: Array | None = None
         self._pace: Array = np.zeros(len(robot.joints))
-        self.nearness_share = 1.0  # what nearness to another body left of the wanted speed
         self.place(robot.home)
 
     @property
@@ -65,7 +64,7 @@ class Reference:
         self.positions, self.velocities = q, np.zeros_like(q)
         self._stop, self._braked_s = self._stop_from(q, self.velocities, self.velocities), 0.0
         self._slope, self._dt = np.zeros_like(q), 0.0
-        self.nearness_share = 1.0
+        self.nearness_share = 1.0  # what nearness to another body left of the wanted speed
         # How far outside the workspace (m), and how near to a body, the arm may come to rest.
         self._furthest = max(self._outside(q), self._tolerance)
         self._nearest = min(self._bodies.clearance(q), self._robot.collision.margin)
