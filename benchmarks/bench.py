@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.cases import all_cases
     from benchmarks.errors import BenchmarkError
     from benchmarks.machine import describe_machine
-    from benchmarks.neighbours import busy_neighbours
+    from benchmarks.neighbours import busy_neighbours, cores_to_share
     from benchmarks.runtimes import TORCH, runtime_cases, times_as_fast
     from benchmarks.timing import with_progress
     from planner.bundle import load_bundle
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.seconds < float("inf"):
         raise BenchmarkError(f"--seconds {args.seconds:g}: ask for more than none")
+    if args.busy:
+        cores_to_share()  # before the steps are prepared, which takes a while
     bundle = load_bundle(args.bundle or shipped_bundle("push"))
     for file in (args.json, args.markdown):
         if file is not None:

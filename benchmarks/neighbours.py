@@ -23,7 +23,7 @@ from benchmarks.errors import BenchmarkError
 
 WORK, REST = b"w", b"r"
 TURN_S = 2e-3
-# Memory far above the caches, matrices well within them.
+# Memory far above the caches, read and written together; matrices well within them.
 MOVED_BYTES, PIECES = 1 << 27, 64
 SIDE = 256
 
@@ -32,23 +32,29 @@ SIDE = 256
 def busy_neighbours() -> Iterator[Neighbours]:
     """This process on one of its cores, and a neighbour, at rest, on each of the others.
 
-    Raises BenchmarkError where this process may use one core only.
+    Raises BenchmarkError where there are no others.
     """
+    core, others = cores_to_share()
+    processes = [start_neighbour(other) for other in others]
+    try:
+        with on_core(core):
+            neighbours = Neighbours(core, others, processes)
+            neighbours.rest()  # answered as soon as they have started
+            yield neighbours
+    finally:
+        for process in processes:
+            process.communicate()  # the end of its input is the end of it
+
+
+def cores_to_share() -> tuple[int, tuple[int, ...]]:
+    """The core for what is measured, and those for neighbours. Raises BenchmarkError if there is only one."""
     *others, core = sorted(os.sched_getaffinity(0))
     if not others:
         raise BenchmarkError(
             f"--busy needs a core for the neighbour, and this process may use core {core} only: "
             "leave --busy out, or give it two (taskset -c 0,1)"
         )
-    processes = [start_neighbour(other) for other in others]
-    try:
-        with on_core(core):
-            neighbours = Neighbours(core, tuple(others), processes)
-            neighbours.rest()  # answered as soon as they have started
-            yield neighbours
-    finally:
-        for process in processes:
-            process.communicate()  # the end of its input is the end of it
+    return core, tuple(others)
 
 
 class Neighbours:
@@ -149,7 +155,7 @@ def neighbour(core: int, commands: int = 0, answers: int = 1) -> None:
 
 def make_jobs() -> tuple[Callable[[], object], Callable[[], object]]:
     """Moving memory and multiplying matrices, some tenths of a millisecond a call."""
-    source, target = np.ones((2, PIECES, MOVED_BYTES // PIECES), np.uint8)
+    source, target = np.ones((2, PIECES, MOVED_BYTES // 2 // PIECES), np.uint8)
     pieces = itertools.cycle(zip(source, target, strict=True))
     factor = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
     product = np.empty_like(factor)

@@ -162,9 +162,10 @@ with busy_neighbours() as neighbours:
     wait_until(lambda: not any(alive(process) for process in processes))
 
 
-def test_on_one_core_there_is_no_neighbour_and_it_is_said(tiny_bundle, spinning, monkeypatch, capsys):
+def test_on_one_core_there_is_no_neighbour_and_it_is_said_at_once(monkeypatch, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
-    assert cli.main(["bench", "--bundle", str(tiny_bundle), "--seconds", "0.01", "--busy"]) == 2
+    monkeypatch.setattr(cases, "all_cases", lambda bundle: pytest.fail("the steps were prepared before"))
+    assert cli.main(["bench", "--busy"]) == 2
     assert "--busy needs a core for the neighbour" in capsys.readouterr().err
 
 
