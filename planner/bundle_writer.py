@@ -241,6 +241,7 @@ def _description(
                 "episodes": info.episodes,
                 "steps_per_episode": info.steps,
                 "data_seed": info.seed,
+                "same": list(info.same),
                 "data_source": info.source,
                 "world_model_steps": steps,
                 "head_steps": head_steps,

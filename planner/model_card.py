@@ -42,9 +42,9 @@ SIMULATOR = {
     "made_for": """Made for the simulated
 camera and table of this repository; it knows nothing of other cameras, objects or arms.""",
     "data": "{episodes} episodes of play, {steps_per_episode} actions each ({rate_hz:g} Hz), "
-    "seed {data_seed}; no evaluation goal is among them",
+    "seed {data_seed}; {same}no evaluation goal is among them",
     "made_by": """\
-jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed} --out data/{name}
+jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed}{same_options} --out data/{name}
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
 jepa-arm export --run runs/{name} --data data/{name} --out models/{name} --force""",
     "judged": """\
@@ -74,6 +74,7 @@ def model_card(info: BundleInfo) -> str:
     """Markdown for the bundle's README.md."""
     training, config = info.training, info.training["config"]
     recipe = {key: value for key, value in config.items() if value != getattr(TrainConfig(), key)}
+    same = training.get("same", ())
     facts = {
         **{key: training[key] for key in ("episodes", "steps_per_episode", "data_seed", "world_model_steps")},
         **{key: training[key] for key in ("head_steps", "hours", "torch")},
@@ -81,6 +82,8 @@ def model_card(info: BundleInfo) -> str:
         "robot": info.robot,
         "task": info.task,
         "rate_hz": 1 / info.action.period_s,
+        "same": f"the same {' and '.join(same)} throughout; " if same else "",
+        "same_options": "".join(f" --same {group}" for group in same),
         "train_options": " --config recipe.yaml" if recipe else "",
     }
     said = RECORDED if info.recorded else SIMULATOR
