@@ -134,6 +134,13 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
     assert "| open_loop_normalised |" in card
 
 
+def test_the_card_tells_what_was_the_same_in_all_of_the_play(bundle: Bundle) -> None:
+    training = {**bundle.info.training, "same": ["camera"]}
+    card = model_card(bundle.info.model_copy(update={"training": training}))
+    assert "--seed 0 --same camera --out data/panda-push" in card
+    assert "the same camera throughout" in card
+
+
 def test_a_bundle_of_recordings_names_the_commands_for_the_arm_of_the_recordings(bundle: Bundle) -> None:
     training = {**bundle.info.training, "data_source": "recorded"}
     recorded = replace(bundle, info=bundle.info.model_copy(update={"training": training}))
