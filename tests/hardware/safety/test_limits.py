@@ -305,6 +305,21 @@ def test_a_motion_takes_the_velocity_that_brings_it_to_its_goal_in_time_and_no_l
     assert np.abs(reference.velocities).max() < 0.5
 
 
+@pytest.mark.parametrize("dt", [0.004, 0.01])
+@pytest.mark.parametrize("name", ["panda", "iiwa"])
+def test_a_motion_that_is_turned_round_keeps_the_jerk_limits(name, dt):
+    robot, reference = unhindered(name)
+    way = 0.05 * robot.velocity_limits
+    velocities = [np.zeros(len(way))] * 2
+    for tick in range(60):
+        goal = robot.home + (way if tick % 20 < 10 else -way)
+        reference.follow(goal, 0.1, dt)
+        velocities.append(reference.velocities)
+    jerks = np.diff(velocities, n=2, axis=0) / dt**2
+    assert np.all(np.abs(jerks) <= robot.jerk_limits * (1 + 1e-6))
+    assert np.abs(np.diff(velocities, axis=0)).max(0).min() > 0.5 * dt * robot.acceleration_limits.min()
+
+
 @pytest.mark.parametrize(("name", "together"), [("panda", True), ("panda_hand", False)])
 @pytest.mark.parametrize("fast", [0, -1])
 def test_what_is_too_fast_for_one_joint_slows_all_of_the_arm_but_no_gripper(name, together, fast):
