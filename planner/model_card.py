@@ -44,7 +44,8 @@ camera and table of this repository; it knows nothing of other cameras, objects 
     "data": "{episodes} episodes of play, {steps_per_episode} actions each ({rate_hz:g} Hz), "
     "seed {data_seed}; {same}no evaluation goal is among them",
     "made_by": """\
-jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed}{same_options} --out data/{name}
+jepa-arm collect --task {task} --robot {robot} --episodes {episodes} --seed {data_seed}{same_options} \
+--out data/{name}
 jepa-arm train --data data/{name} --out runs/{name}{train_options}
 jepa-arm export --run runs/{name} --data data/{name} --out models/{name} --force""",
     "judged": """\
