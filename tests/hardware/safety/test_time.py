@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hardware.safety.status import GateConfig, SafetyState
+from hardware.arm.contract import JointState
+from hardware.safety.gate import SafetyGate
+from hardware.safety.status import Caution, GateConfig, Reason, SafetyState
 
 AHEAD = (0.02, 0.0, 0.0)
 
@@ -58,6 +60,49 @@ def test_a_tick_of_a_nanosecond_moves_nothing_and_its_time_is_not_lost(arm):
     setpoint = arm.gate.tick(now_s + 0.01)
     assert setpoint.duration_s == pytest.approx(0.01, abs=1e-12)
     assert (setpoint.positions != q).any()
+
+
+def test_the_first_tick_is_counted_from_the_first_joint_state(robot, kinematics):
+    gate = SafetyGate(robot, kinematics)
+    gate.observe(JointState(robot.joint_names, robot.home, np.zeros(7), 0), 5.0)
+    gate.observe(JointState(robot.joint_names, robot.home, np.zeros(7), 0), 5.02)
+    assert gate.tick(5.03).duration_s == pytest.approx(0.03)
+
+
+def test_a_command_that_comes_long_after_the_last_tick_lives_from_when_it_came(arm):
+    arm.drive(AHEAD, 0.3)
+    q = arm.q
+    arm.now_s += 0.08
+    assert arm.send(arm.command(AHEAD)).accepted
+    arm.run(0.07)
+    assert arm.gate.status.pauses == 0
+    assert np.abs(arm.setpoints[-1].velocities).max() > 0.1
+    assert (arm.q != q).any()
+
+
+def test_a_joint_state_that_comes_long_after_the_last_tick_is_as_old_as_it_is(arm):
+    arm.gate.observe(arm.state, arm.now_s + 0.2)
+    arm.gate.tick(arm.now_s + 0.21)
+    assert arm.gate.status.state is SafetyState.IDLE
+
+
+def test_a_caution_that_comes_long_after_the_last_tick_is_in_force_from_when_it_came(arm):
+    arm.gate.caution(Caution.SLOW, arm.now_s + 0.6)
+    for later_s in np.arange(0.7, 1.5, 0.1):
+        arm.gate.caution(Caution.CALM, arm.now_s + later_s)
+    assert arm.gate.status.caution is Caution.SLOW
+    for later_s in np.arange(1.5, 1.8, 0.1):
+        arm.gate.caution(Caution.CALM, arm.now_s + later_s)
+    assert arm.gate.status.caution is Caution.CALM
+
+
+def test_a_reset_long_after_the_last_tick_asks_for_a_joint_state_of_now(arm):
+    arm.gate.stop(arm.now_s)
+    arm.run(0.5)
+    arm.now_s += 1.0
+    assert arm.gate.reset(arm.now_s).reason is Reason.STATE_STALE
+    arm.gate.observe(arm.state, arm.now_s)
+    assert arm.gate.reset(arm.now_s).accepted
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
