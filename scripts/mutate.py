@@ -28,7 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("stop", "motion", "command", "status", "caution", "estop", "measured", "collision", "gate")
+MODULES = (
+    "stop",
+    "motion",
+    "followed",
+    "command",
+    "status",
+    "caution",
+    "estop",
+    "measured",
+    "collision",
+    "gate",
+)
 TESTS = ROOT / "tests/hardware/safety"
 # Which tests know most of a module; the others follow.
 FIRST = {
@@ -40,6 +51,7 @@ FIRST = {
     "estop": ("test_estop.py",),
     "measured": ("test_measured_arm.py", "test_silence.py", "test_time.py"),
     "collision": ("test_collision.py",),
+    "followed": ("test_following.py", "test_silence.py"),
     "gate": ("test_following.py", "test_silence.py", "test_stop_and_reset.py", "test_measured_arm.py"),
 }
 LEFT_OUT = (

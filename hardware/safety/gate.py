@@ -65,8 +65,9 @@ from hardware.kinematics import Kinematics
 from hardware.robot import Robot
 from hardware.safety.caution import CautionInForce
 from hardware.safety.collision import Bodies
-from hardware.safety.command import CommandFault, RateLimit, Target, check_way, read_command
+from hardware.safety.command import CommandFault, RateLimit, check_way, read_command
 from hardware.safety.estop import EStop, EStops
+from hardware.safety.followed import Followed
 from hardware.safety.measured import MeasuredJoints
 from hardware.safety.motion import Reference
 from hardware.safety.status import Caution, GateConfig, Reason, SafetyState, SafetyStatus, Verdict
@@ -75,8 +76,6 @@ from hardware.safety.status import Caution, GateConfig, Reason, SafetyState, Saf
 # and how long the reference takes to get there.
 SETTLE_S = 0.2
 GLIDE_S = 0.3
-# A command of 0.1 s is followed for twelve ticks at 120 Hz, whatever the sum of their lengths rounds to.
-CLOCK_ROUNDING_S = 1e-6
 # Sooner after the last tick nothing moves yet: the rounding of positions would be a velocity.
 SHORTEST_TICK_S = 1e-6
 
@@ -111,16 +110,12 @@ class SafetyGate:
 
         self._measured = MeasuredJoints(robot, config.state_timeout_s)
 
-        self._target: Target | None = None  # of the last accepted command, while ACTIVE
-        self._arrived = 0.0
-        self._image_age_s = 0.0  # when that command arrived
+        self._followed: Followed | None = None  # the last accepted command, while ACTIVE
         self._posture_share = 1.0  # what nearness to a singularity leaves of its speed
-        self._paused = False
         self._stamp_ns = 0
         self._rate = RateLimit(config.max_command_rate_hz)
         self._source = ""
         self._source_until = 0.0
-        self._image_refused = False
 
         self._hold: NDArray[np.float64] | None = None  # the measured position, once stopped and settled
         self._rested = 0.0
@@ -180,7 +175,8 @@ class SafetyGate:
             )
         limit = self.config.max_image_age_s
         if not -limit <= image_age_s <= limit:
-            self._image_refused = True
+            if self._followed is not None:
+                self._followed.image_refused = True
             return self._refuse(
                 Reason.IMAGE_STALE, f"image is {image_age_s:.3f} s old, at most {limit:g} s is allowed"
             )
@@ -190,10 +186,12 @@ class SafetyGate:
             self._check_place(target.positions)
         except CommandFault as fault:
             return self._refuse_and_stop(fault.reason, fault.text)
-        self._target, self._arrived, self._stamp_ns = target, self._clock, target.stamp_ns
-        self._image_age_s = max(image_age_s, 0.0)
+        # One that ends at rest comes to rest on its target rather than just before it.
+        lifetime_s = target.duration_s + (self.robot.max_braking_s if target.ends_at_rest else 0.0)
+        lifetime_s = min(lifetime_s, self.config.command_timeout_s)
+        self._followed = Followed(target, self._clock, max(image_age_s, 0.0), lifetime_s)
+        self._stamp_ns = target.stamp_ns
         self._posture_share = self._share_near_singularity(target.positions)
-        self._paused = self._image_refused = False
         self._source, self._source_until = source, self._clock + self.config.source_hold_s
         self._state = SafetyState.ACTIVE
         self._accepted += 1
@@ -316,14 +314,15 @@ class SafetyGate:
 
     def _move(self, dt: float) -> None:
         """The reference `dt` later: towards the command's target or the position to hold, or to rest."""
-        reference, target = self._reference, self._target
-        if target is not None and self._is_live():
-            left = self._arrived + target.duration_s - (self._clock - dt)
-            share = self._speed_share()
-            if target.ends_at_rest:
-                reference.settle(target.positions, left, dt, share)
+        reference, followed = self._reference, self._followed
+        if followed is not None and followed.is_live(self._clock):
+            goal, share = followed.target.positions, self._speed_share()
+            left_s = followed.left_s(self._clock - dt)
+            if followed.target.ends_at_rest:
+                reference.settle(goal, left_s, dt, share)
             else:
-                reference.follow(target.positions, left, dt, share, self._rest_within_s())
+                rest_within_s = self.config.rest_after_image_s - followed.image_is_old_s(self._clock)
+                reference.follow(goal, left_s, dt, share, rest_within_s)
         elif self._hold is not None:
             reference.settle(self._hold, self._rested + SETTLE_S + GLIDE_S - (self._clock - dt), dt)
         else:
@@ -339,36 +338,22 @@ class SafetyGate:
 
     def _settle(self, measured: NDArray[np.float64]) -> None:
         """Change state where the motion has ended, or should have been continued and was not."""
-        at_rest = self._reference.at_rest
-        if self._target is not None and not self._is_live():
-            if self._target.ends_at_rest:
+        at_rest, followed = self._reference.at_rest, self._followed
+        if followed is not None and not followed.is_live(self._clock):
+            if followed.target.ends_at_rest:
                 if at_rest:
-                    self._target, self._state = None, SafetyState.IDLE
+                    self._followed, self._state = None, SafetyState.IDLE
                 return
-            self._pauses += not self._paused
-            self._paused = True
-            silent_s = self._clock - self._arrived
+            self._pauses += not followed.paused
+            followed.paused = True
+            silent_s = followed.silent_s(self._clock)
             if silent_s >= self.config.fault_after_s:
-                reason = Reason.IMAGE_STALE if self._image_refused else Reason.COMMAND_STALE
+                reason = Reason.IMAGE_STALE if followed.image_refused else Reason.COMMAND_STALE
                 self._stop(reason, f"{reason.text} (last accepted {silent_s:.3f} s ago)")
         elif self._state is SafetyState.STOPPING and at_rest:
             self._state, self._rested = SafetyState.STOPPED, self._clock
         elif self._state is SafetyState.STOPPED and self._hold is None and self._has_settled():
             self._hold = np.clip(measured, self.robot.position_lower, self.robot.position_upper)
-
-    def _is_live(self) -> bool:
-        """Whether the command that is being followed has not run out by now."""
-        assert self._target is not None
-        lifetime = self._target.duration_s
-        if self._target.ends_at_rest:
-            lifetime += self.robot.max_braking_s  # to come to rest on the target rather than just before it
-        lifetime = min(lifetime, self.config.command_timeout_s)
-        return self._clock - self._arrived <= lifetime + CLOCK_ROUNDING_S
-
-    def _rest_within_s(self) -> float:
-        """How soon a motion must be able to end: the image that it comes from grows older."""
-        image_age_s = self._image_age_s + self._clock - self._arrived
-        return self.config.rest_after_image_s - image_age_s
 
     def _way_to(self, target: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far each joint has to go from its reference to `target`.
@@ -403,6 +388,6 @@ class SafetyGate:
         if self._state in STOP_STATES:
             return
         self._state, self._reason, self._text = SafetyState.STOPPING, reason, text
-        self._target = None
+        self._followed = None
         self._stops += 1
         self._counts[reason] += 1
