@@ -57,7 +57,7 @@ def test_what_depends_on_other_actions_begins_anew_and_is_named(
 ) -> None:
     make_dataset(tmp_path / "data", axes=("x", "y", "z"), fixed={})
     trainer = Trainer.begin(tmp_path / "data", tmp_path / "run", config)
-    assert as_in(tiny_state["models"], trainer, tmp_path / "run") == {"encoder", "energy"}
+    assert as_in(tiny_state["models"], trainer, tmp_path / "run") == {"encoder", "energy", "displacement"}
     assert "from scratch: inverse, predictor, proposal" in capsys.readouterr().out
 
 
