@@ -320,6 +320,31 @@ def test_a_motion_that_is_turned_round_keeps_the_jerk_limits(name, dt):
     assert np.abs(np.diff(velocities, axis=0)).max(0).min() > 0.5 * dt * robot.acceleration_limits.min()
 
 
+@pytest.mark.parametrize("dt", [0.002, 0.004, 0.01, 0.03])
+@pytest.mark.parametrize("joint", [0, 6])
+def test_a_velocity_is_reached_without_delay_and_not_overshot(joint, dt):
+    """With the slope that jerk allows, and the arm is not at rest as long as one joint moves."""
+    robot, reference = unhindered("panda")
+    pace = 0.3 * reference.max_velocity[joint]
+    acceleration, jerk = robot.acceleration_limits[joint], robot.jerk_limits[joint]
+    ideal_s = (
+        pace / acceleration + acceleration / jerk
+        if pace > acceleration**2 / jerk
+        else 2 * (pace / jerk) ** 0.5
+    )
+    goal, seconds, reached_s = robot.home.copy(), 0.0, None
+    while seconds < 3 * ideal_s + 6 * dt:
+        goal = goal.copy()
+        goal[joint] = reference.positions[joint] + pace * 0.5
+        reference.follow(goal, 0.5, dt)
+        seconds += dt
+        assert not reference.at_rest
+        assert reference.velocities[joint] <= pace * (1 + 1e-9)
+        if reached_s is None and reference.velocities[joint] > 0.999 * pace:
+            reached_s = seconds
+    assert reached_s is not None and reached_s <= 1.6 * ideal_s + 3 * dt
+
+
 @pytest.mark.parametrize(("name", "together"), [("panda", True), ("panda_hand", False)])
 @pytest.mark.parametrize("fast", [0, -1])
 def test_what_is_too_fast_for_one_joint_slows_all_of_the_arm_but_no_gripper(name, together, fast):
@@ -328,11 +353,14 @@ def test_what_is_too_fast_for_one_joint_slows_all_of_the_arm_but_no_gripper(name
     way = np.zeros(len(robot.joints))
     way[fast] = -0.5 * robot.velocity_limits[fast]  # in a tenth of a second
     way[slow] = -0.1 * 0.1 * robot.velocity_limits[slow]
+    way[3] = 0.1 * 0.1 * robot.velocity_limits[3]
     for tick in range(10):
         reference.follow(robot.home + way, 0.1 - 0.01 * tick, 0.01)
     done = (reference.positions - robot.home)[[fast, slow]] / way[[fast, slow]]
     assert done[0] < 0.3
     assert done[1] == pytest.approx(done[0], abs=0.02) if together else done[1] > 0.9
+    another = (reference.positions - robot.home)[3] / way[3]
+    assert another == pytest.approx(done[0], abs=0.02) if together or fast == 0 else another > 0.9
 
 
 def test_a_late_tick_leaves_no_slope_behind_that_a_joint_cannot_have():
