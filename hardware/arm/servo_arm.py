@@ -247,13 +247,18 @@ class ServoArm:
     def _culprit(self, suspect: int) -> int:
         """The servo that does not answer when it is asked alone, the suspect first."""
         ids = [suspect, *(i for i in self.config.ids if i != suspect)]
-        return next((i for i in ids if i in self._servos and not self._answers(i)), suspect)
+        stop = {i: goal for i, goal in self._goals.items() if i != suspect}
+        return next((i for i in ids if i in self._servos and not self._answers(i, stop)), suspect)
 
-    def _answers(self, servo_id: int) -> bool:
-        """Asked twice, each time on a quiet line: a late answer would pass for this one, or drown it."""
+    def _answers(self, servo_id: int, stop: Mapping[int, Goal]) -> bool:
+        """Asked twice, each time on a quiet line: a late answer would pass for this one, or drown it.
+
+        Meanwhile `stop` is written again: nothing has acknowledged it.
+        """
         for _ in range(2):
-            time.sleep(LATEST_ANSWER_S)
             try:
+                self._bus.write_goals(stop)
+                time.sleep(LATEST_ANSWER_S)
                 if self._bus.ping(servo_id):
                     return True
             except ArmError:

@@ -203,13 +203,18 @@ def test_towards_a_box_the_arm_slows_from_2_cm_on_and_rests_before_the_margin():
     assert arm.gate.status.speed_share == 1.0
 
 
-def test_an_arm_that_starts_within_the_margin_may_leave_but_come_no_nearer():
-    tool = Kinematics(PANDA).tool_position(PANDA.home)
-    low = tool + [0.014, -0.1, -0.2]
+def within_the_margin() -> tuple[GatedArm, Bodies, float]:
+    """An arm that starts nearer to a box than it may come, the bodies, and how near in metres."""
+    low = Kinematics(PANDA).tool_position(PANDA.home) + [0.014, -0.1, -0.2]
     robot = with_box(PANDA, low, low + [0.1, 0.2, 0.25])
     arm, bodies = armed(robot), Bodies(robot)
     gap = bodies.nearest(arm.q).distance
     assert gap < robot.collision.margin
+    return arm, bodies, gap
+
+
+def test_an_arm_that_starts_within_the_margin_may_leave_but_come_no_nearer():
+    arm, bodies, gap = within_the_margin()
     nearer = arm.command((0.01, 0.0, 0.0))
     assert arm.send(arm.command((-0.02, 0.0, 0.0))).accepted
     arm.run(0.1)
@@ -218,14 +223,10 @@ def test_an_arm_that_starts_within_the_margin_may_leave_but_come_no_nearer():
 
 
 def test_an_arm_that_has_left_a_body_a_little_may_not_come_back_to_where_it_was():
-    tool = Kinematics(PANDA).tool_position(PANDA.home)
-    low = tool + [0.014, -0.1, -0.2]
-    robot = with_box(PANDA, low, low + [0.1, 0.2, 0.25])
-    arm, bodies = armed(robot), Bodies(robot)
-    gap = bodies.nearest(arm.q).distance
+    arm, bodies, gap = within_the_margin()
     away = arm.command((-0.001, 0.0, 0.0))
     assert arm.send(replace(away, velocities=np.zeros(7))).accepted
     arm.run(0.2)
     left = bodies.nearest(arm.q).distance
-    assert gap + 0.0005 < left < robot.collision.margin
+    assert gap + 0.0005 < left < arm.robot.collision.margin
     assert arm.send(arm.command((0.0003, 0.0, 0.0))).reason is Reason.COLLISION
