@@ -100,7 +100,8 @@ class Operator(EpisodeClient):
 
     def wait_until_moving(self) -> None:
         self.speeds.clear()
-        assert self.spin_until(lambda: self.speed > MOVING_RAD_S, ANSWERS_WITHIN_S), "the arm does not move"
+        moved = self.spin_until(lambda: self.speed > MOVING_RAD_S, ANSWERS_WITHIN_S)
+        assert moved, f"the arm does not move; the gate says {self.safety}"
 
     @property
     def speed(self) -> float:
