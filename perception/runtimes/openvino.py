@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,22 @@ from perception.runtimes.onnx import OnnxSession
 HINTS = {"bf16": "bf16", "fp32": "f32"}
 
 
+@functools.cache
+def _core() -> Any:
+    """The process's only one, never given up.
+
+    Each gives the thread that makes it another stack for signal handlers, and the one before back when it
+    goes. Of several, the last to go gives back one that is no more: the next signal, Ctrl-C say, is a crash.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoSession:
     """A graph on OpenVINO. Raises ModelError if it is missing, damaged or not `sha256`."""
 
     def __init__(self, path: Path, sha256: str | None = None, precision: str = "fp32") -> None:
-        import openvino
-
         # Tells a damaged file, a foreign one and the shapes the same way for every runtime.
         signature = OnnxSession(path, sha256)
         self.inputs: tuple[Port, ...] = signature.inputs
@@ -36,7 +47,7 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            core = openvino.Core()
+            core = _core()
             compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"graph {path} cannot be read by OpenVINO: {error}") from error
@@ -58,7 +69,7 @@ class OpenVino:
             raise RuntimeUnavailable("OpenVINO is not installed: pip install 'jepa-arm[openvino]'")
         import openvino
 
-        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precisions = ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
         version = f"openvino {openvino.__version__.partition('-')[0]}"
         return tuple(Variant(self.name, precision, version) for precision in precisions)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,33 @@ def test_torch_names_weights_that_are_missing_or_of_another_model(tiny_bundle: P
 def test_an_unknown_runtime_is_refused_with_those_there_are(tiny_bundle: Path) -> None:
     with pytest.raises(ModelError, match="no runtime 'caffe'; there are onnxruntime, openvino, torch"):
         open_session(Variant("caffe", "fp32", "1"), tiny_bundle / "encoder.onnx")
+
+
+def test_a_signal_after_sessions_came_and_went_is_handled_and_crashes_nothing() -> None:
+    """OpenVINO meddles with the stack that handlers of signals run on."""
+    told = subprocess.run(
+        [sys.executable, "-c", CTRL_C, *map(str, SHIPPED[:2])], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "interrupted\n", "")
+
+
+CTRL_C = """
+import faulthandler, gc, signal, sys
+from pathlib import Path
+from perception.runtimes.registry import offers, open_session
+
+faulthandler.enable()  # with a stack of its own
+variants = [variant for offer in offers() for variant in offer.variants if offer.runtime != "tensorrt"]
+for variant in variants:
+    sessions = [open_session(variant, Path(path)) for path in sys.argv[1:]]
+    while sessions:
+        del sessions[0]
+        gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 
 
 @pytest.mark.parametrize(

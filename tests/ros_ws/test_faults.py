@@ -48,8 +48,9 @@ def test_arm_rests_within_200_ms_when_a_process_is_killed(
     assert running_graph.pid(victim) != pid
     operator.reset_safety()
     if victim == "planner":
-        operator.pursue()
-    operator.wait_until_moving()
+        operator.pursue_until_moving()  # its goal died with it
+    else:
+        operator.wait_until_moving()
 
 
 def test_arm_holds_when_the_gate_is_killed(start_graph: Callable[..., Graph]) -> None:
