@@ -16,8 +16,8 @@ class CautionInForce:
 
     def clear(self) -> None:
         self.level = Caution.CALM
+        self._lower_since: float
         self._lower: Caution | None = None  # the highest of the lower levels that came since `_lower_since`
-        self._lower_since = 0.0
 
     def say(self, level: Caution, clock_s: float) -> None:
         """Take the newest level. One that nobody renews stays: silence is no calm."""

@@ -22,7 +22,6 @@ class CommandFault(Exception):
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-        self.text = text
 
 
 @dataclass(frozen=True)

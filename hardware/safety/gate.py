@@ -106,7 +106,7 @@ class SafetyGate:
         self._reason, self._text = Reason.NONE, ""
         self._clock = 0.0  # the gate's own time: advances with now_s, never goes back
         self._now_s: float | None = None
-        self._ticked = 0.0
+        self._ticked: float  # from the first joint state on
 
         self._measured = MeasuredJoints(robot, config.state_timeout_s)
 
@@ -118,7 +118,7 @@ class SafetyGate:
         self._source_until = 0.0
 
         self._hold: NDArray[np.float64] | None = None  # the measured position, once stopped and settled
-        self._rested = 0.0
+        self._rested: float  # since when it is stopped, once it is
 
         self._caution = CautionInForce(config)
         self._e_stops = EStops(e_stops)
@@ -185,7 +185,7 @@ class SafetyGate:
             check_way(self._way_to(target.positions, measured), target.duration_s, self.robot)
             self._check_place(target.positions)
         except CommandFault as fault:
-            return self._refuse_and_stop(fault.reason, fault.text)
+            return self._refuse_and_stop(fault.reason, str(fault))
         # One that ends at rest comes to rest on its target rather than just before it.
         lifetime_s = target.duration_s + (self.robot.max_braking_s if target.ends_at_rest else 0.0)
         lifetime_s = min(lifetime_s, self.config.command_timeout_s)

@@ -17,7 +17,7 @@ class MeasuredJoints:
         self._robot, self._timeout_s = robot, timeout_s
         self.positions: NDArray[np.float64] | None = None  # (J,) rad; None before the first
         self.ignored = 0
-        self._taken = 0.0
+        self._taken: float  # from the first on
         self._stamp_ns = 0
 
     def take(self, state: JointState, clock_s: float) -> NDArray[np.float64] | None:

@@ -51,8 +51,7 @@ class Reference:
         self.max_velocity: Array = self._highest_velocity(robot.max_braking_s - float(easing_s.max()))
         # This near to its time a motion keeps its pace: what is left is for the next command to correct.
         self._horizon_s = 2.0 * float(easing_s[: len(easing_s) - (robot.gripper is not None)].max())
-        self._goal: Array | None = None
-        self._pace: Array = np.zeros(len(robot.joints))
+        self._pace: Array
         self.place(robot.home)
 
     @property
@@ -61,6 +60,7 @@ class Reference:
 
     def place(self, q: Array) -> None:
         """Be at rest at `q`."""
+        self._goal: Array | None = None
         self.positions, self.velocities = q, np.zeros_like(q)
         self._stop, self._braked_s = self._stop_from(q, self.velocities, self.velocities), 0.0
         self._slope, self._dt = np.zeros_like(q), 0.0
@@ -82,8 +82,6 @@ class Reference:
 
     def settle(self, goal: Array, time_left: float, dt: float, share: float = 1.0) -> None:
         """Move on by `dt` towards rest at `goal` in `time_left`, at `share` of the speed that takes."""
-        self._goal = None
-        self.nearness_share = 1.0
         if float(np.abs(self._stop.rest - goal).max()) <= ARRIVED:
             return self.brake(dt)
         way = np.abs(goal - self.positions)
@@ -92,13 +90,8 @@ class Reference:
 
     def brake(self, dt: float) -> None:
         """Move on by `dt` along the stop."""
-        self._braked_s += dt
-        q = self._stop.position_at(self._braked_s)
-        v = (q - self.positions) / dt
-        # Between the middles of two ticks, one of which may be long: over a short one alone, the mean
-        # velocity of the long one before would count as an acceleration that never was.
-        self._slope, self._dt = (v - self.velocities) / (0.5 * (dt + self._dt)), dt
-        self.positions, self.velocities = q, v
+        self.nearness_share = 1.0
+        self._go_on_to_rest(dt)
 
     def target_is_inside(self, target: Array) -> bool:
         """Whether `target` has the tool inside the workspace, or at least no further outside than where it
@@ -112,6 +105,15 @@ class Reference:
 
     # How
 
+    def _go_on_to_rest(self, dt: float) -> None:
+        self._braked_s += dt
+        q = self._stop.position_at(self._braked_s)
+        v = (q - self.positions) / dt
+        # Between the middles of two ticks, one of which may be long: over a short one alone, the mean
+        # velocity of the long one before would count as an acceleration that never was.
+        self._slope, self._dt = (v - self.velocities) / (0.5 * (dt + self._dt)), dt
+        self.positions, self.velocities = q, v
+
     def _move(self, pace: Array, dt: float, rest_within_s: float) -> None:
         """Change to the velocities `pace`: to all of them, or to less near other bodies, or brake."""
         free = self._stepped(pace, dt)
@@ -124,7 +126,7 @@ class Reference:
                 self.positions, self.velocities, self._stop = step
                 self._braked_s = 0.0
                 return self._come_back(step[2].rest)
-        self.brake(dt)
+        self._go_on_to_rest(dt)
 
     def _come_back(self, rest: Array) -> None:
         """Where the arm began outside, it may not go out again as far as it was.

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class SafetyState(IntEnum):
@@ -63,7 +59,7 @@ class Reason(str, Enum):
     E_STOP = "e_stop", "an emergency stop is pressed"
     MOVING = "moving", "the arm is still coming to rest"
 
-    def __new__(cls, code: str, text: str) -> Self:
+    def __new__(cls, code: str, text: str) -> Reason:
         reason = str.__new__(cls, code)
         reason._value_ = code
         reason.text = text

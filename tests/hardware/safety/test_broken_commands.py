@@ -17,6 +17,7 @@ def broken_commands(command, robot):
     nan[3], far[1], fast[6] = np.nan, robot.position_upper[1] + 0.01, robot.velocity_limits[6] * 1.01
     yield "NaN position", Reason.NOT_FINITE, changed(command, positions=nan)
     yield "infinite velocity", Reason.NOT_FINITE, changed(command, velocities=zeros - np.inf)
+    yield "one NaN velocity", Reason.NOT_FINITE, changed(command, velocities=nan)
     yield "NaN duration", Reason.NOT_FINITE, changed(command, duration_s=float("nan"))
     yield "infinite duration", Reason.NOT_FINITE, changed(command, duration_s=float("inf"))
     yield "zero duration", Reason.MALFORMED, changed(command, duration_s=0.0)

@@ -167,3 +167,17 @@ def test_a_clock_that_jumps_back_does_not_lower_caution(arm):
 def test_more_than_all_of_the_speed_is_refused():
     with pytest.raises(ValueError, match="slow_share = 1.5 must be at most 1"):
         GateConfig(slow_share=1.5)
+
+
+def test_calm_with_gaps_of_more_than_three_tenths_of_a_second_is_none(arm):
+    arm.gate.caution(Caution.SLOW, 1.0)
+    for now_s in np.arange(1.0, 5.0, 0.35):
+        arm.gate.caution(Caution.CALM, now_s)
+    assert arm.gate.status.caution is Caution.SLOW
+    for now_s in np.arange(5.0, 6.3, 0.25):
+        arm.gate.caution(Caution.CALM, now_s)
+    assert arm.gate.status.caution is Caution.CALM
+
+
+def test_all_of_the_speed_may_be_left_to_who_is_slow():
+    assert GateConfig(slow_share=1.0).slow_share == 1.0

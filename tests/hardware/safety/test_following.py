@@ -100,7 +100,9 @@ def test_a_joint_state_in_another_order_with_other_joints_is_understood(robot, k
     gate = SafetyGate(robot, kinematics)
     names = (*reversed(robot.joint_names), "gripper")
     gate.observe(JointState(names, np.append(robot.home[::-1], 0.04), np.zeros(8), 0), 0.0)
-    np.testing.assert_array_equal(gate.tick(0.01).positions, robot.home)
+    setpoint = gate.tick(0.01)
+    np.testing.assert_array_equal(setpoint.positions, robot.home)
+    assert setpoint.stamp_ns == 0, "it comes from no command"
 
 
 def test_setpoints_carry_the_stamp_of_the_command_and_the_time_since_the_tick_before(arm):

@@ -30,3 +30,13 @@ def test_only_the_gripper_may_be_commanded_from_where_it_is_measured(joint: int,
     verdict = gate.submit(command, 0.01, image_age_s=0.0)
     assert verdict.accepted is accepted
     assert accepted or verdict.reason is Reason.DISCONTINUITY
+
+
+def test_a_gripper_too_fast_for_where_it_is_measured_is_refused():
+    gate = SafetyGate(ROBOT, Kinematics(ROBOT))
+    home, rest = np.array(ROBOT.home), np.zeros(len(ROBOT.joints))
+    gate.observe(JointState(ROBOT.joint_names, home, rest, 0), 0.0)
+    target = home.copy()
+    target[-1] -= 2.0 * ROBOT.velocity_limits[-1] * PERIOD_S
+    command = JointCommand(ROBOT.joint_names, target, rest, PERIOD_S, 0)
+    assert gate.submit(command, 0.0, image_age_s=0.0).reason is Reason.DISCONTINUITY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace as changed
 
 import numpy as np
@@ -27,6 +28,7 @@ def test_the_arm_stops_when_its_joint_states_stop(arm):
     [
         lambda s: changed(s, positions=np.full(7, np.nan)),
         lambda s: changed(s, velocities=np.full(7, np.inf)),
+        lambda s: changed(s, velocities=np.where(np.eye(7)[2], np.nan, 0.0)),
         lambda s: changed(s, names=("a", "b", "c", "d", "e", "f", "g")),
         lambda s: changed(s, names=s.names[::-1], positions=s.positions[:3]),
         lambda s: changed(s, positions=s.positions[:3]),
@@ -58,7 +60,8 @@ def test_a_blocked_arm_is_stopped_and_held_where_it_is(arm):
         arm.run(0.05)
     status = arm.gate.status
     assert (status.state, status.reason) == (SafetyState.STOPPED, Reason.TRACKING)
-    assert "panda_joint" in status.text
+    told = re.fullmatch(r"panda_joint\d is (.*) away from its setpoint; it may be blocked", status.text)
+    assert told is not None and 0.2 < float(told[1]) < 0.3
     np.testing.assert_allclose(arm.setpoints[-1].positions, stuck, atol=1e-6)
 
 
@@ -122,3 +125,14 @@ def test_a_joint_may_be_measured_half_its_range_beyond_its_limits_and_no_further
     q[2] = middle[2] + share * (robot.position_upper - robot.position_lower)[2]
     arm.gate.observe(changed(arm.state, positions=q), arm.now_s)
     assert arm.gate.status.states_ignored == ignored
+
+
+def test_to_the_measured_position_the_reference_glides_within_three_tenths_of_a_second(arm):
+    arm.gate.stop(arm.now_s)
+    arm.run(0.01)
+    arm.blocked = True
+    arm.q = arm.robot.home + 0.1
+    arm.run(0.2)
+    gone = [float(setpoint.positions[0] - arm.robot.home[0]) for setpoint in arm.run(0.3)]
+    assert gone[14] == pytest.approx(0.05, abs=0.005), "halfway in half of the time"
+    assert gone[25] < 0.09 and gone[-1] == pytest.approx(0.1, abs=0.004)

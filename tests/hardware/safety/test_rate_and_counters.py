@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from dataclasses import replace as changed
 
 import numpy as np
 import pytest
 
-from hardware.safety.command import RateLimit
-from hardware.safety.status import Reason, SafetyState
+from hardware.safety.command import RateLimit, read_command
+from hardware.safety.status import GateConfig, Reason, SafetyState, Verdict
 
 AHEAD = (0.02, 0.0, 0.0)
 
@@ -114,3 +115,19 @@ def test_from_every_fault_to_rest_it_takes_no_more_than_200_ms(make_arm, fault):
     assert arm.seconds_until_rest() <= (0.2 if silently else 0.08) + 1e-9
     arm.run(0.3)
     assert (arm.gate.status.state, arm.gate.status.reason) == (SafetyState.STOPPED, reason)
+
+
+def test_states_have_the_numbers_that_they_have_in_messages():
+    assert {state.name: int(state) for state in SafetyState} == {
+        "IDLE": 0,
+        "ACTIVE": 1,
+        "STOPPING": 2,
+        "STOPPED": 3,
+    }
+
+
+def test_what_a_gate_says_and_what_it_was_told_cannot_be_changed_afterwards(arm):
+    target = read_command(arm.command(AHEAD), arm.robot)
+    for said in (arm.gate.status, Verdict(True), GateConfig(), target):
+        with pytest.raises(FrozenInstanceError):
+            setattr(said, next(iter(vars(said))), None)

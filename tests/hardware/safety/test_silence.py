@@ -7,6 +7,7 @@ from dataclasses import replace as changed
 import numpy as np
 import pytest
 
+from hardware.safety.followed import Followed
 from hardware.safety.status import Reason, SafetyState
 
 AHEAD = (0.02, 0.0, 0.0)
@@ -111,3 +112,25 @@ def test_a_stale_image_long_ago_is_not_blamed(arm):
     arm.drive(AHEAD, 0.3)
     arm.run(0.4)
     assert arm.gate.status.reason is Reason.COMMAND_STALE
+
+
+@pytest.mark.parametrize("age", [0.15, -0.15])
+def test_an_image_of_just_the_allowed_age_is_fresh(arm, age):
+    assert arm.send(arm.command(AHEAD), image_age_s=age).accepted
+
+
+def test_a_command_that_leaves_one_joint_moving_does_not_end_at_rest(arm):
+    command = arm.command(AHEAD)
+    assert arm.send(changed(command, velocities=command.velocities * np.eye(7)[1])).accepted
+    arm.run(0.3)
+    assert (arm.gate.status.pauses, arm.gate.status.reason) == (1, Reason.COMMAND_STALE)
+
+
+def test_whether_a_command_is_live_does_not_depend_on_what_ticks_add_up_to():
+    followed = Followed(target=None, since_s=5.0, image_age_s=0.0, lifetime_s=0.1)
+    for rate_hz in range(50, 260, 10):
+        clock_s = 5.0
+        for _ in range(rate_hz // 10):
+            clock_s += 1.0 / rate_hz
+        assert followed.is_live(clock_s)
+        assert not followed.is_live(clock_s + 1e-5)

@@ -83,3 +83,12 @@ def test_a_slow_down_after_free_motion_is_counted_again(make_arm, kinematics):
     for way in (0.02, -0.02, 0.02):
         arm.send(turned(arm, way))
     assert arm.gate.status.counts == {Reason.NEAR_SINGULARITY: 2}
+
+
+def test_an_arm_that_stays_near_a_singularity_is_not_slowed(make_arm, kinematics):
+    here = kinematics.condition(posture(-0.8))
+    arm = make_arm(
+        posture(-0.8), singularity_slow=here - 9.0, singularity_stop=here + 9.0, workspace_tolerance_m=9.0
+    )
+    assert arm.send(turned(arm, 0.0)).accepted
+    assert arm.gate.status.speed_share == 1.0 and not arm.gate.status.counts

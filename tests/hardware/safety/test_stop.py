@@ -61,6 +61,8 @@ def test_the_lengths_of_stops_are_those_of_their_formulas():
     np.testing.assert_allclose(one.rest[0], 0.1 + (0.02 + 10 * 0.02**2 / 3) + 0.5 * 0.13 * 1.1)
     np.testing.assert_allclose(one.fastest, [1.1, 0.0, 0.0])
     np.testing.assert_allclose(one.reach()[1], one.rest)
+    slow = stop([0.1, 0.0, 0.0], [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(slow.reach()[1], slow.rest)
 
 
 def test_a_joint_that_brakes_too_hard_turns_and_its_reach_says_so():
