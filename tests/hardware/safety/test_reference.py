@@ -1,4 +1,4 @@
-"""A reference is no more careful than its limits ask for: it is as fast, as near and as soon as they allow."""
+"""A reference is no more careful than its limits ask for: as fast, as near and as soon as they allow."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_goal_is_new_to_an_arm_that_was_put_elsewhere():
 
 
 def beside_a_post(gap_m: float) -> tuple[Robot, Reference, np.ndarray]:
-    """The Panda at home with a post `gap_m` in front of its peg; the joints' way towards it for each metre."""
+    """The Panda at home, a post `gap_m` in front of it, and the joints' way towards that for each metre."""
     kinematics = Kinematics(PANDA)
     low = kinematics.tool_position(PANDA.home) + [0.0, -0.1, -0.2]
     gap = Bodies(with_post(low + [0.1, 0.0, 0.0])).nearest(PANDA.home).distance
