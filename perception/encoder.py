@@ -47,6 +47,7 @@ class GraphEncoder:
                 f"graph {path} is no encoder: it has {ports}, not a uint8 image in and a latent out; "
                 "name the encoder of a bundle"
             )
+        session.prepare(1)  # camera frames come one by one
         self._session = session
         self._image: Port = session.inputs[0]
         self._spec = EncoderSpec(self._image.row[0], session.outputs[0].row[0], sha256)

@@ -74,6 +74,7 @@ class _Chain:
         self._encoder: Encoder = bundle.encoder()
         self._model: WorldModel = bundle.world_model()
         self._energy = TimeToGo(self._model)
+        self._model.prepare(predict=[CANDIDATES])
 
     def encode(self, held_out: HeldOut) -> Array:
         """Latents (K, L, D)."""

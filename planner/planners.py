@@ -19,7 +19,7 @@ from planner.optimisers.contract import CostAndGradient, Effort, Optimiser, Prob
 from planner.optimisers.gradient import Gradient
 from planner.optimisers.icem import Icem
 from planner.optimisers.mppi import Mppi
-from planner.scoring import PathCost
+from planner.scoring import PathCost, going_on_of
 
 if TYPE_CHECKING:
     from planner.differentiable import DifferentiableModel
@@ -159,6 +159,10 @@ class Mode1Planner(LatentPlanner):
     name = "mode1"
     horizon = 1
 
+    def __init__(self, bundle: Bundle, seed: int = 0, budget: Budget | None = None) -> None:
+        super().__init__(bundle, seed, budget)
+        self.world_model.prepare(propose=[1])
+
     def search(self, observation: Observation) -> Found:
         latent = observation.latent[None]
         steps = self.energy(latent, self.goal)
@@ -173,6 +177,10 @@ class CemPlanner(LatentPlanner):
     name = "cem"
     horizon = 8
     optimiser = Cem(samples=200, iterations=4, elites=20, std=0.6)
+
+    def __init__(self, bundle: Bundle, seed: int = 0, budget: Budget | None = None) -> None:
+        super().__init__(bundle, seed, budget)
+        self.world_model.prepare(predict=[self.optimiser.full.samples])
 
     def search(self, observation: Observation) -> Found:
         full = Allowance(self.horizon, self.optimiser.full)
@@ -221,6 +229,7 @@ class Mode2Planner(LatentPlanner):
         super().__init__(bundle, seed, budget)
         self.name, self.refiner, self.horizon = name, refiner or REFINERS[name], horizon
         self._model = _differentiable(bundle, name) if self.refiner.needs_gradient else None
+        self._prepare()
 
     def search(self, observation: Observation) -> Found:
         steps = float(self.energy(observation.latent[None], self.goal)[0])
@@ -253,15 +262,25 @@ class Mode2Planner(LatentPlanner):
         imagined = model.rollout_reflex(observation, self.goal, arrivals, blocks)
         proposed = imagined.actions.reshape(len(imagined.actions), -1, dim)
         sequences, latents = self.allow(proposed, observation), imagined.latents
-        moved = np.abs(sequences - proposed).max((1, 2)) > 1e-6
-        if moved.any():
+        if (np.abs(sequences - proposed) > 1e-6).any():
             # The reflex led out of what is allowed: what comes of the allowed part is to be imagined anew.
-            again = sequences[moved].reshape(-1, horizon, model.block_dim)
-            latents[moved] = model.rollout(observation, again).latents
+            again = sequences.reshape(-1, horizon, model.block_dim)
+            latents = model.rollout(observation, again).latents
         energies = path_energy(self.energy, latents, self.goal)
         energies[np.isnan(energies)] = np.inf  # which would be the least otherwise
         self.budget.seeding.learn(len(sequences), horizon, self.budget.clock() - began)
         return sequences, energies
+
+    def _prepare(self) -> None:
+        """For what a whole plan does, near the goal and far from it."""
+        reflexes, horizon, samples = self.arrival_count, self.horizon, self.refiner.full.samples
+        seeds = (reflexes, reflexes + 2)
+        kept, half = going_on_of(samples, self.kept_halfway), horizon // 2
+        self.world_model.prepare(
+            predict=[*seeds, samples, kept],
+            propose=[reflexes],
+            steps_to_go=[*(count * horizon for count in seeds), samples * half, kept * (horizon - half)],
+        )
 
     def _refinement(self, observation: Observation, horizon: int) -> Problem:
         cost = PathCost(self.world_model, self.energy, observation, self.goal, self.kept_halfway)

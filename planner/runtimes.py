@@ -191,6 +191,8 @@ def decision_ms(bundles: Sequence[Bundle]) -> list[float]:
     image = rng.integers(0, 256, (1, info.image_size, info.image_size, 3), dtype=np.uint8)
     tool = np.array(info.tool.mean, np.float32)
     opened = [(bundle.encoder(), bundle.world_model()) for bundle in bundles]
+    for _, model in opened:
+        model.prepare(predict=[CANDIDATES], steps_to_go=[CANDIDATES * HORIZON])
     block_dim = opened[0][1].block_dim
     actions = rng.uniform(-1, 1, (CANDIDATES, HORIZON, block_dim)).astype(np.float32)
     taken: list[list[float]] = [[] for _ in bundles]

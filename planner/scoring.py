@@ -12,6 +12,11 @@ from planner.world_model import WorldModel
 FEW = 8
 
 
+def going_on_of(count: int, kept: float) -> int:
+    """How many of `count` sequences are imagined to their end, if those `kept` are the better share."""
+    return max(round(kept * count), FEW)
+
+
 class PathCost:
     """The path energy of action sequences (N, T, A) from one observation towards one goal.
 
@@ -28,7 +33,7 @@ class PathCost:
     def __call__(self, sequences: Array) -> Array:
         blocks = sequences.reshape(len(sequences), -1, self._model.block_dim)
         count, horizon, _ = blocks.shape
-        going_on = max(round(self._kept * count), FEW)
+        going_on = going_on_of(count, self._kept)
         if going_on >= count or horizon < 2:
             return of_path(self._along(self._model.rollout(self._observation, blocks).latents))
         half = horizon // 2

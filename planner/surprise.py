@@ -39,6 +39,8 @@ class SurpriseMonitor:
         if calibration is None:
             return
         self._world_model = world_model
+        # The last step along with the first of the open loop, then one at a time.
+        world_model.prepare(predict=[1, 2])
         self._yardstick = bundle.yardstick()
         self._scales = np.array([calibration.scales[score] for score in SCORES], np.float32)
         self._levels = (calibration.slow, calibration.hold, calibration.stop)

@@ -6,6 +6,7 @@ metres outside, normalised inside.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,19 @@ class WorldModel:
         self._tool_mean = np.array(bundle.info.tool.mean, dtype=np.float32)
         self._tool_std = np.array(bundle.info.tool.std, dtype=np.float32)
         self.max_steps = bundle.info.max_steps
+        self.prepare(steps_to_go=[1])  # of every decision
+
+    def prepare(
+        self, predict: Iterable[int] = (), propose: Iterable[int] = (), steps_to_go: Iterable[int] = ()
+    ) -> None:
+        """Make each method as fast as it can be for so many rows at once; others may be slower."""
+        for session, sizes in (
+            (self._predictor, predict),
+            (self._proposal, propose),
+            (self._energy, steps_to_go),
+        ):
+            for rows in sizes:
+                session.prepare(rows)
 
     def predict(self, latent: Array, previous: Array, tool: Array, actions: Array) -> tuple[Array, Array]:
         """One step: latents (N, D), normalised tool (N, P), actions (N, block·A) → next latent, next tool."""

@@ -64,6 +64,11 @@ class Session(Protocol):
     @property
     def outputs(self) -> tuple[Port, ...]: ...
 
+    def prepare(self, rows: int) -> None:
+        """Make batches of `rows` as fast as they can be. Others work too, but may be slower, and the first
+        of them may take long."""
+        ...
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
         """Arrays (N, *row) by input name to float32 arrays (N, *row), in the order of `outputs`.
 
@@ -182,12 +187,20 @@ def check_session(session: Session, tolerance: float = 1e-4) -> None:
         again = session.run(rows)
         if not all(np.array_equal(one, other) for one, other in zip(outputs, again, strict=True)):
             raise AssertionError("run() gave two outputs for the same inputs")
+        session.prepare(count)
+        for port, before, after in zip(session.outputs, outputs, session.run(rows), strict=True):
+            if (gap := _gap(after, before)) > tolerance:
+                raise AssertionError(f"{port.name} changes by {gap:.2g} once its batches are prepared")
         alone = session.run({name: array[-1:] for name, array in rows.items()})
         for port, one, all_rows in zip(session.outputs, alone, outputs, strict=True):
-            gap = float(np.abs(one[0] - all_rows[-1]).max() / max(1.0, float(np.abs(all_rows).max())))
-            if gap > tolerance:
+            if (gap := _gap(one[0], all_rows[-1], all_rows)) > tolerance:
                 raise AssertionError(f"a row's {port.name} changes by {gap:.2g} with the batch it is in")
     _check_refusals(session)
+
+
+def _gap(one: NDArray[Any], other: NDArray[Any], among: NDArray[Any] | None = None) -> float:
+    """The largest difference, relative to the largest number in `among` or in `other`."""
+    return float(np.abs(one - other).max() / max(1.0, float(np.abs(other if among is None else among).max())))
 
 
 def _check_refusals(session: Session) -> None:

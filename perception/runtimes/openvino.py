@@ -38,7 +38,7 @@ class OpenVinoSession:
         signature = OnnxSession(path, sha256)
         self.inputs: tuple[Port, ...] = signature.inputs
         self.outputs: tuple[Port, ...] = signature.outputs
-        settings = {
+        self._settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
@@ -47,18 +47,45 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            core = _core()
-            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            self._model = _core().read_model(path)
+            self._any_size = self._compiled(self._model).create_infer_request()
         except RuntimeError as error:
             raise ModelError(f"graph {path} cannot be read by OpenVINO: {error}") from error
-        self._request = compiled.create_infer_request()
+        self._fixed: dict[int, _FixedSize] = {}
+
+    def prepare(self, rows: int) -> None:
+        """A graph whose sizes are known beforehand runs small batches in two thirds of the time."""
+        if rows not in self._fixed:
+            model = self._model.clone()
+            model.reshape({port.name: [rows, *port.row] for port in self.inputs})
+            self._fixed[rows] = _FixedSize(self._compiled(model))
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
-        check_inputs(self.inputs, inputs)
+        rows = check_inputs(self.inputs, inputs)
+        if rows in self._fixed:
+            return self._fixed[rows].run(inputs)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        results = self._request.infer(contiguous, share_inputs=True, share_outputs=False)
+        results = self._any_size.infer(contiguous, share_inputs=True, share_outputs=False)
         # In the graph's own order; looking each up by its name takes a fifth of a small call.
         return results.to_tuple()
+
+    def _compiled(self, model: Any) -> Any:
+        return _core().compile_model(model, "CPU", self._settings)
+
+
+class _FixedSize:
+    """A graph for batches of one size, compiled, with places of its own for what goes in and comes out."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = {port.any_name: self._request.get_tensor(port).data for port in compiled.inputs}
+        self._outputs = [self._request.get_tensor(port).data for port in compiled.outputs]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
+        for name, place in self._inputs.items():
+            place[...] = inputs[name]
+        self._request.infer()
+        return [place.copy() for place in self._outputs]
 
 
 class OpenVino:

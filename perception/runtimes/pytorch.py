@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from perception.errors import RuntimeUnavailable
 from perception.runtimes.batches import in_batches
-from perception.runtimes.contract import DLPACK_CPU, DLPackArray, Form, Pixels, Port, Variant, check_inputs
+from perception.runtimes.contract import (
+    DLPACK_CPU,
+    DLPackArray,
+    Form,
+    Pixels,
+    Port,
+    Variant,
+    check_inputs,
+    random_rows,
+)
 from perception.runtimes.onnx import OnnxSession, file_sha256
 
 # Its code is as much a part of what runs as the library is.
@@ -44,6 +53,9 @@ class TorchSession:
         module: Callable[..., Any] = load_module(path, rows).to(self._device)
         on_cuda = self._device.type == "cuda"
         self._module = torch.compile(module, mode="reduce-overhead", dynamic=False) if on_cuda else module
+
+    def prepare(self, rows: int) -> None:
+        self.run(random_rows(self.inputs, rows))  # which on CUDA compiles and captures
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
         check_inputs(self.inputs, inputs)

@@ -64,6 +64,9 @@ class DevicePlanner(Mode2Planner):
             dropped = full.shortfall(full, iterations)
         return Found(planned.actions, planned.energy, compared, dropped)
 
+    def _prepare(self) -> None:
+        """Nothing: no session runs, everything is in the captured plan."""
+
     def _affordable(self) -> int:
         """The most iterations that there is time for; what comes before them counts as one more."""
         full = self._effort.iterations

@@ -221,6 +221,9 @@ class Doubler:
     inputs = (Port("x", "float32", (3,)),)
     outputs = (Port("y", "float32", (3,)),)
 
+    def prepare(self, rows: int) -> None:
+        pass
+
     def run(self, inputs: Mapping[str, Any]) -> list[Any]:
         from perception.runtimes.contract import check_inputs
 
@@ -239,6 +242,16 @@ class Fickle(Doubler):
     def run(self, inputs: Mapping[str, Any]) -> list[Any]:
         self.calls += 1
         return [super().run(inputs)[0] + np.float32(self.calls)]
+
+
+class AnotherWhenPrepared(Doubler):
+    prepared = 0
+
+    def prepare(self, rows: int) -> None:
+        self.prepared = 1
+
+    def run(self, inputs: Mapping[str, Any]) -> list[Any]:
+        return [super().run(inputs)[0] + np.float32(self.prepared)]
 
 
 class OneRow(Doubler):
@@ -260,6 +273,7 @@ def test_a_session_that_keeps_the_contract_passes() -> None:
     [
         (MeanOfBatch(), "changes by .* with the batch"),
         (Fickle(), "two outputs for the same inputs"),
+        (AnotherWhenPrepared(), "y changes by .* once its batches are prepared"),
         (OneRow(), "for 3 rows, promised"),
         (TakesAnything(), "without a ValueError"),
     ],

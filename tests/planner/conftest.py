@@ -21,6 +21,9 @@ class ToyWorldModel:
     block_dim = 4
     max_steps = 20
 
+    def prepare(self, **sizes: object) -> None:
+        pass
+
     def steps_to_go(self, latents: Array, goal: Array) -> Array:
         """Both actions of a step at full speed cover two units on each axis."""
         return (np.abs(latents - goal).max(1) / 2).astype(np.float32)

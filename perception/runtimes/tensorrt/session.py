@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perception.errors import ModelError
 from perception.runtimes.batches import in_batches
-from perception.runtimes.contract import Pixels, Port, check_inputs
+from perception.runtimes.contract import Pixels, Port, check_inputs, random_rows
 from perception.runtimes.cuda import Stream
 from perception.runtimes.device_array import DeviceArray, find_array
 
@@ -45,6 +45,9 @@ class TensorRtSession:
         if found != {port.name: (port.dtype, port.row) for port in (*inputs, *outputs)}:
             raise EngineRefused(f"the engine has {found}, which are not the ports of its graph")
         self._lanes: dict[tuple[int, frozenset[str]], Lane] = {}
+
+    def prepare(self, rows: int) -> None:
+        self.run(random_rows(self.inputs, rows))  # which allocates and captures
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[np.float32]]:
         check_inputs(self.inputs, inputs)
