@@ -50,7 +50,7 @@ class Reference:
         self._acceleration = self._jerk * easing_s
         self.max_velocity: Array = self._highest_velocity(robot.max_braking_s - float(easing_s.max()))
         # This near to its time a motion keeps its pace: what is left is for the next command to correct.
-        self._horizon_s = 2.0 * float(easing_s[: len(easing_s) - (robot.gripper is not None)].max())
+        self._horizon_s = 2.0 * float(easing_s.max())
         self._pace: Array
         self.place(robot.home)
 
@@ -116,17 +116,16 @@ class Reference:
 
     def _move(self, pace: Array, dt: float, rest_within_s: float) -> None:
         """Change to the velocities `pace`: to all of them, or to less near other bodies, or brake."""
-        free = self._stepped(pace, dt)
-        share = self.nearness_share = self._share_near_bodies(free[2])
+        q, v, stop = self._stepped(pace, dt)
+        share = self.nearness_share = self._share_near_bodies(stop)
         if share < 1.0:
-            free = self._stepped(share * pace, dt)
-        for step in (free, self._stepped(0.5 * share * pace, dt)):
-            if self._is_safe(step[2], rest_within_s):
-                self._slope, self._dt = (step[1] - self.velocities) / dt, dt
-                self.positions, self.velocities, self._stop = step
-                self._braked_s = 0.0
-                return self._come_back(step[2].rest)
-        self._go_on_to_rest(dt)
+            q, v, stop = self._stepped(share * pace, dt)
+        if not self._is_safe(stop, rest_within_s):
+            return self._go_on_to_rest(dt)
+        self._slope, self._dt = (v - self.velocities) / dt, dt
+        self.positions, self.velocities = q, v
+        self._stop, self._braked_s = stop, 0.0
+        self._come_back(stop.rest)
 
     def _come_back(self, rest: Array) -> None:
         """Where the arm began outside, it may not go out again as far as it was.
@@ -181,14 +180,12 @@ class Reference:
         """The largest slopes for the next `dt` on the way to a `change` of velocity that is not to be
         overshot.
 
-        A small change is made in one tick. For others jerk has to bring the slope to none in what is then
-        left: with x = a - J·dt/2, which a stop would begin with, a·dt + x·dt/2 + x²/2J = change.
+        Jerk has to bring the slope a to none in what is left after this tick: with x = a - J·dt/2, which a
+        stop would begin with, a·dt + x·dt/2 + x²/2J = change. Changes of less than J·dt²/2 are made in one
+        tick; for them this is more than is needed.
         """
-        size = np.abs(change)
-        easing = self._jerk * (np.sqrt(1.25 * dt * dt + 2.0 * size / self._jerk) - dt)
-        return np.minimum(
-            self._acceleration, np.where(size > 0.5 * self._jerk * dt * dt, easing, self._acceleration)
-        )
+        easing = self._jerk * (np.sqrt(1.25 * dt * dt + 2.0 * np.abs(change) / self._jerk) - dt)
+        return np.minimum(self._acceleration, easing)
 
     def _stop_from(self, q: Array, v: Array, a: Array) -> Stop:
         return Stop(q, v, a, self._robot.acceleration_limits, self._jerk)

@@ -354,13 +354,17 @@ def test_what_is_too_fast_for_one_joint_slows_all_of_the_arm_but_no_gripper(name
     way[fast] = -0.5 * robot.velocity_limits[fast]  # in a tenth of a second
     way[slow] = -0.1 * 0.1 * robot.velocity_limits[slow]
     way[3] = 0.1 * 0.1 * robot.velocity_limits[3]
+    if len(way) > 7:
+        way[6] = way[3]
     for tick in range(10):
         reference.follow(robot.home + way, 0.1 - 0.01 * tick, 0.01)
     done = (reference.positions - robot.home)[[fast, slow]] / way[[fast, slow]]
     assert done[0] < 0.3
     assert done[1] == pytest.approx(done[0], abs=0.02) if together else done[1] > 0.9
-    another = (reference.positions - robot.home)[3] / way[3]
-    assert another == pytest.approx(done[0], abs=0.02) if together or fast == 0 else another > 0.9
+    for another in (3, 6):  # of the arm
+        if another not in (fast, slow % len(way)):
+            share = (reference.positions - robot.home)[another] / way[another]
+            assert share == pytest.approx(done[0], abs=0.02) if together or fast == 0 else share > 0.9
 
 
 def test_a_late_tick_leaves_no_slope_behind_that_a_joint_cannot_have():

@@ -41,11 +41,12 @@ def test_joints_of_unlike_jerk_reach_their_highest_velocity():
     robot = Robot.model_validate(fields)
     reference = Reference(Kinematics(robot), Bodies(robot), workspace_tolerance_m=9.0)
     goal = robot.home + 0.5 * reference.max_velocity
-    fastest = np.zeros(7)
-    for _ in range(40):
+    velocities = [np.zeros(7)]
+    while velocities[-1][0] < 0.999 * reference.max_velocity[0]:
         reference.follow(goal, 0.02, 0.005)
-        fastest = np.maximum(fastest, reference.velocities)
-    np.testing.assert_allclose(fastest, reference.max_velocity, rtol=1e-3)
+        velocities.append(reference.velocities)
+    np.testing.assert_allclose(velocities[-1], reference.max_velocity, rtol=2e-3)
+    assert np.diff(velocities, axis=0).min() >= -1e-9, "none had to brake again on the way"
 
 
 @pytest.mark.parametrize("dt", [0.004, 0.01])
