@@ -46,7 +46,7 @@ class Stop:
         A joint turns if its acceleration would carry it through a standstill before it is brought to none. By
         then it has gone no further than at its first velocity.
         """
-        turns = self._v * self._eased < 0.0
+        turns = np.signbit(self._v) != np.signbit(self._eased)
         beyond = np.where(turns, np.abs(self._v) * self._easing_s, 0.0)
         return np.minimum(self._q, self.rest) - beyond, np.maximum(self._q, self.rest) + beyond
 

@@ -288,3 +288,10 @@ def test_what_is_inside_a_link_overlaps_it():
     bodies = Bodies(robot)
     link = bodies.pairs.index(("panda_link6", "post"))
     assert bodies.distances(robot.home)[link] < -0.01
+
+
+def test_a_box_is_kept_clear_of_by_all_that_moves():
+    low = np.array([0.5, 0.4, 0.0])
+    pairs = Bodies(with_box(PANDA, low, low + 0.1)).pairs
+    links = {*(f"panda_link{i}" for i in range(1, 8)), "peg"}
+    assert {first for first, second in pairs if second == "post"} == links
