@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.runtime_options import DEFAULT, add_runtime_arguments
+
 if TYPE_CHECKING:
     from benchmarks.timing import Timing
     from planner.bundle import Bundle
@@ -21,6 +23,7 @@ DEVICES = ("cpu", "cuda")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for push)")
+    add_runtime_arguments(parser)
     parser.add_argument(
         "--reference",
         action="store_true",
@@ -59,14 +62,17 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.neighbours import busy_neighbours, cores_to_share
     from benchmarks.runtimes import TORCH, runtime_cases, times_as_fast
     from benchmarks.timing import with_progress
-    from planner.bundle import load_bundle
+    from planner.runtimes import load_bundle_on
     from sim.evaluate import shipped_bundle
 
+    if args.models is not None and args.runtime is not None:
+        raise BenchmarkError("--runtime: --models times every runtime that is here; leave one of them out")
     if not 0 < args.seconds < float("inf"):
         raise BenchmarkError(f"--seconds {args.seconds:g}: ask for more than none")
     if args.busy:
         cores_to_share()  # before the steps are prepared, which takes a while
-    bundle = load_bundle(args.bundle or shipped_bundle("push"))
+    path, runtime = args.bundle or shipped_bundle("push"), args.runtime or DEFAULT
+    bundle = load_bundle_on(path, runtime, args.force_runtime, print)
     for file in (args.json, args.markdown):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         cases = all_cases(bundle) + (runtime_cases(bundle) if args.runtimes else [])
     with busy_neighbours() if args.busy else nullcontext() as neighbours:
         timings = with_progress(cases, args.seconds, neighbours)
-    show(timings, f"{bundle.name} on {machine['cores']} cores, {machine['cpu']}")
+    show(timings, f"{bundle.name}, {bundle.variant.name}, on {machine['cores']} cores, {machine['cpu']}")
     ratios, as_torch = times_as_fast(timings), times_as_fast(timings, TORCH)
     for name, ratio in ratios.items():
         torch_too = f", {as_torch[name]:.2f} times as fast as on torch" if name in as_torch else ""
@@ -89,7 +95,13 @@ def run(args: argparse.Namespace) -> int:
     reference = compare_with_reference(timings) if args.reference else None
     if args.json is not None:
         figures = {timing.name: timing.figures() for timing in timings}
-        report = {"bundle": bundle.name, "seconds": args.seconds, "machine": machine, "timings": figures}
+        report = {
+            "bundle": bundle.name,
+            "runtime": bundle.variant.name,
+            "seconds": args.seconds,
+            "machine": machine,
+            "timings": figures,
+        }
         if ratios:
             report |= {"times_as_fast_as_onnxruntime": ratios, "times_as_fast_as_torch": as_torch}
         if neighbours is not None:

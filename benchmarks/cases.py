@@ -51,6 +51,7 @@ def model_cases(bundle: Bundle) -> list[Case]:
     def batch(count: int, size: int) -> np.ndarray:
         return rng.standard_normal((count, size), dtype=np.float32)
 
+    model.prepare(predict=BATCHES, propose=[48], steps_to_go=[48])
     cases = []
     for count in BATCHES:
         inputs = (batch(count, dim), batch(count, dim), batch(count, tool_dim), batch(count, model.block_dim))

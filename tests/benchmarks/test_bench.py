@@ -45,6 +45,7 @@ def test_bench_writes_median_and_p99_of_every_step_with_the_machine_they_are_of(
         assert 0 < timing["median_ms"] <= timing["p99_ms"], name
         assert timing["calls"] >= ROUNDS and timing["what"], name
     assert report["bundle"] == "panda-push" and report["seconds"] == 0.01
+    assert report["runtime"] == "onnxruntime:fp32"
     assert report["machine"]["cores"] >= 1 and report["machine"]["cpu"]
     assert report["machine"]["libraries"].keys() >= {"numpy", "onnxruntime"}
     assert report["timings"]["scoring"]["candidate_steps_per_s"] > 0
@@ -102,6 +103,17 @@ def test_the_measured_gate_is_in_motion_and_never_stops(bundle):
         speeds.append(np.abs(driven.state.velocities).max())
     assert driven.gate.status.state is SafetyState.ACTIVE and driven.gate.status.stops == 0
     assert np.median(speeds) > 0.05
+
+
+def test_every_step_is_measured_on_the_runtime_asked_for(tiny_bundle, tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    arguments = ["bench", "--bundle", str(tiny_bundle), "--seconds", "0.01", "--json", str(file)]
+    assert cli.main([*arguments, "--runtime", "openvino:fp32", "--force-runtime"]) == 0
+    report = json.loads(file.read_text())
+    assert report["runtime"] == "openvino:fp32" and "openvino:fp32" in capsys.readouterr().out
+    assert report["timings"].keys() == ROBOT_STEPS | SIMULATOR_STEPS
+    assert cli.main([*arguments, "--runtime", "openvino", "--models", "bundle"]) == 2
+    assert "--models times every runtime that is here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
