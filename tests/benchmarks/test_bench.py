@@ -10,7 +10,7 @@ import cli
 from benchmarks import cases, plans, reference
 from benchmarks.cases import all_cases, hardware_cases
 from benchmarks.machine import cpu_model
-from benchmarks.runtimes import runtime_cases, times_as_fast
+from benchmarks.runtimes import PLANS, runtime_cases, times_as_fast
 from benchmarks.timing import ROUNDS, Case, measure
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
@@ -61,7 +61,7 @@ def test_runtimes_are_measured_side_by_side(bundle):
     timings = list(measure(runtime_cases(bundle), seconds=0.01))[-1]
     ratios = times_as_fast(timings)
     on = {"onnxruntime:fp32", "openvino:fp32", "torch:fp32"}
-    assert ratios.keys() >= {f"{step} {name}" for step in ("encoder", "plan mode2 near") for name in on}
+    assert ratios.keys() >= {f"{step} {name}" for step in ("encoder", *PLANS.values()) for name in on}
     assert ratios["encoder onnxruntime:fp32"] == 1.0 and all(ratio > 0 for ratio in ratios.values())
     as_torch = times_as_fast(timings, "torch:fp32")
     assert as_torch.keys() == ratios.keys() and as_torch["encoder torch:fp32"] == 1.0
