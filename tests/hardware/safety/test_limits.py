@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hardware.arm.contract import JointCommand, JointState
@@ -174,6 +174,7 @@ class Scene:
 
 @settings(max_examples=100)
 @given(starts, scenes)
+@example(ROBOT.home, [(1e-6, 4, None), (0.0078125, 1, None)])
 def test_no_setpoint_breaks_a_joint_limit_whatever_is_sent(start, scene_events):
     scene = Scene(start)
     for elapsed_s, ticks, event in scene_events:

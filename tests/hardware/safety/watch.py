@@ -12,6 +12,8 @@ from hardware.safety.collision import Bodies
 ROUNDING = 1e-7
 # Where the arm is and where it would come to rest are checked; the way between them is a little curved.
 WAY_M = 1e-3
+# What ticks of less than a microsecond, in which nothing moves, leave to the next.
+LEFT_S = 1e-6 + 1e-9
 
 
 class OutsideLimits(AssertionError):
@@ -41,7 +43,7 @@ class Watch:
         robot, q, dt = self.robot, setpoint.positions, setpoint.duration_s
         self._hold(setpoint.names == robot.joint_names, "names", setpoint.names)
         self._hold(np.isfinite(q).all() and np.isfinite(setpoint.velocities).all(), "not finite", q)
-        self._hold(0.0 <= dt <= 0.05 and not dt > max(elapsed_s, 0.0) + 1e-6, "duration", dt)
+        self._hold(0.0 <= dt <= 0.05 and not dt > max(elapsed_s, 0.0) + LEFT_S, "duration", dt)
         if dt == 0.0:
             return self._hold(np.array_equal(q, self.q), "moved in no time", q - self.q)
         v = (q - self.q) / dt
