@@ -173,8 +173,9 @@ def arm_file(folder: Path, bus: str) -> str:
 
 
 def pictures(folder: Path) -> Path:
-    for i in range(90):
-        cv2.imwrite(str(folder / f"{i:03}.png"), np.full((128, 128, 3), 100 + i, np.uint8))
+    """A minute of a camera, each picture another than the one before."""
+    for i in range(1800):
+        cv2.imwrite(str(folder / f"{i:04}.png"), np.full((128, 128, 3), 100 + i % 90, np.uint8))
     return folder
 
 
@@ -193,7 +194,7 @@ def test_commands_to_the_gate_move_the_servos_and_are_measured(desk: Desk) -> No
     assert desk.peer.spin_until(measured)
     assert desk.peer.spin_until(lambda: "elbow_flex (servo 3)" in desk.arm_health)
     assert "°C" in desk.arm_health["elbow_flex (servo 3)"] and desk.arm_health["fault"] == ""
-    assert desk.latents > 0
+    assert desk.peer.spin_until(lambda: desk.latents > 0), "no picture has been encoded"
 
 
 def test_the_arm_rests_within_200_ms_when_commands_cease(desk: Desk) -> None:
