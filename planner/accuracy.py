@@ -74,12 +74,13 @@ class _Chain:
         self._encoder: Encoder = bundle.encoder()
         self._model: WorldModel = bundle.world_model()
         self._energy = TimeToGo(self._model)
-        self._model.prepare(predict=[CANDIDATES])
+        # What is compared has to be what runs on an arm: sessions prepared for their batches.
+        self._model.prepare(predict=[CANDIDATES], steps_to_go=[CANDIDATES * HORIZON])
 
     def encode(self, held_out: HeldOut) -> Array:
-        """Latents (K, L, D)."""
+        """Latents (K, L, D), of one picture at a time as a camera gives them."""
         frames = held_out.frames
-        return self._encoder.encode(frames.reshape(-1, *frames.shape[2:])).reshape(*frames.shape[:2], -1)
+        return np.array([[self._encoder.encode(frame[None])[0] for frame in scene] for scene in frames])
 
     def costs(self, latents: Array, tool: Array, candidates: Array) -> Array:
         """Costs (N,) of candidates (N, H, block·A) from the second step of a stretch towards its end."""

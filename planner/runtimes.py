@@ -32,6 +32,8 @@ from planner.held_out import HeldOut
 # A gain below this is within the noise of timing, and not worth another runtime.
 LEAST_GAIN = 1.1
 CANDIDATES, HORIZON, ROUNDS = 32, 6, 15
+# How things are found out. With another number, what is remembered is found out anew.
+METHOD = 2
 
 # Renders fresh frames for a bundle that carries none; None where there is no simulator.
 Render = Callable[[Bundle], HeldOut]
@@ -93,7 +95,7 @@ class _Examiner:
         files = [graph.sha256 for graph in self.bundle.info.graphs.all]
         files += [file_sha256(weights)] if weights.exists() else []
         limits = [LEAST_COSINE, LEAST_SPEARMAN, LEAST_OVERLAP]
-        return key_of([files, [asdict(variant) for variant in variants], processor(), limits])
+        return key_of([METHOD, files, [asdict(variant) for variant in variants], processor(), limits])
 
     def examine(self, variant: Variant) -> Verdict:
         path = cache_folder() / "accuracy" / f"{self.key([variant])}.json"

@@ -54,6 +54,8 @@ class Bodies:
         self._add_boxes()
         self._add_pairs()
         self._data, self._distances = self._model.createData(), self._geometry.createData()
+        for request in self._distances.distanceRequests:
+            request.enable_signed_distance = True
         self._all = pinocchio.neutral(self._model)
         self._where, self._source = self._joint_map()
         self._levers = self._longest_ways()

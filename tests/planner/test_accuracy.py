@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 import cli
 from perception.dataset import DatasetInfo, load_dataset
-from perception.runtimes.onnx import file_sha256
+from perception.runtimes.onnx import OnnxSession, file_sha256
 from perception.runtimes.registry import REFERENCE, offers
 from planner.accuracy import Accuracy, least_cosine, measure_accuracy, overlap_of_best, spearman
 from planner.bundle import DESCRIPTION, Bundle, load_bundle
@@ -184,3 +184,24 @@ def test_ranks_see_order_only(order: list[int]) -> None:
     assert spearman(costs, -costs) == pytest.approx(-1.0)
     assert overlap_of_best(costs, costs * 3, 10) == 1.0
     assert overlap_of_best(costs, -costs, 10) == 0.0
+
+
+def test_what_is_compared_is_what_runs_on_an_arm(
+    bundle: Bundle, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture at a time, and no batch that its session was not prepared for."""
+    prepared, ran = set(), set()
+    prepare, run = OnnxSession.prepare, OnnxSession.run
+
+    def note_prepared(session: OnnxSession, rows: int) -> None:
+        prepared.add((session.outputs, rows))
+        prepare(session, rows)
+
+    def note_run(session: OnnxSession, inputs: Any) -> Any:
+        ran.add((session.outputs, len(next(iter(inputs.values())))))
+        return run(session, inputs)
+
+    monkeypatch.setattr(OnnxSession, "prepare", note_prepared)
+    monkeypatch.setattr(OnnxSession, "run", note_run)
+    assert measure_accuracy(bundle, held_out).passes
+    assert ran <= prepared and {rows for outputs, rows in ran if outputs[0].name == "latent"} == {1}
