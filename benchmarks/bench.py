@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.runtime_options import DEFAULT, add_runtime_arguments
+from planner.runtime_options import MEASURING, add_runtime_arguments
 
 if TYPE_CHECKING:
     from benchmarks.timing import Timing
@@ -23,7 +23,7 @@ DEVICES = ("cpu", "cuda")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for push)")
-    add_runtime_arguments(parser)
+    add_runtime_arguments(parser, MEASURING)
     parser.add_argument(
         "--reference",
         action="store_true",
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"--seconds {args.seconds:g}: ask for more than none")
     if args.busy:
         cores_to_share()  # before the steps are prepared, which takes a while
-    path, runtime = args.bundle or shipped_bundle("push"), args.runtime or DEFAULT
+    path, runtime = args.bundle or shipped_bundle("push"), args.runtime or args.usual_runtime
     bundle = load_bundle_on(path, runtime, args.force_runtime, print)
     for file in (args.json, args.markdown):
         if file is not None:

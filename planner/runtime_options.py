@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-DEFAULT = "onnxruntime"
-REQUESTS = ("auto", DEFAULT, "openvino", "torch", "tensorrt")
+# What measures has the same runtime everywhere; what moves an arm has the fastest that is exact enough.
+MEASURING, MOVING = "onnxruntime", "auto"
+REQUESTS = (MOVING, MEASURING, "openvino", "torch", "tensorrt")
 
 
-def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
+def add_runtime_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """`args.runtime` is None if the user says nothing; then `args.usual_runtime` is meant, `default`."""
+    parser.set_defaults(usual_runtime=default)
     parser.add_argument(
         "--runtime",
         type=request,
         metavar="NAME",
         help=f"what runs the bundle's graphs: {', '.join(REQUESTS)}, also with a precision (openvino:bf16); "
-        f"auto is the fastest that is exact enough on this machine (default: {DEFAULT})",
+        f"auto is the fastest that is exact enough on this machine (default: {default})",
     )
     parser.add_argument(
         "--force-runtime",

@@ -53,7 +53,7 @@ def on_runtime(
     Raises RuntimeRefused if a runtime asked for by name cannot be used here, or is not exact enough and not
     forced; `render` gives the frames to find out by where the bundle carries none.
     """
-    if request == REFERENCE.runtime:
+    if request in (REFERENCE.runtime, REFERENCE.name):
         return bundle.on(REFERENCE)
     if not isinstance(bundle.info, BundleInfo):
         # What is compared are a reflex and a learned energy, which such a model has not.
@@ -159,6 +159,8 @@ def _fastest(examiner: _Examiner, tell: Tell) -> Variant:
     if chosen is not None:
         tell(f"runtime {chosen.name}: {known.get('why')} (remembered)")
         return chosen
+    if len(variants) > 1:
+        tell(f"which of {len(variants)} runtimes is the fastest here that is exact enough? finding out …")
     verdicts = {variant: examiner.examine(variant) for variant in variants if variant != REFERENCE}
     passing = [REFERENCE, *(variant for variant, verdict in verdicts.items() if not verdict.why_not)]
     milliseconds = dict(

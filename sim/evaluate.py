@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.runtime_options import add_runtime_arguments
+from planner.runtime_options import MEASURING, add_runtime_arguments
 from sim.workers import add_worker_arguments, open_workers
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bundle folder (default: the shipped one for the task); with --suite full also several, "
         "with commas between",
     )
-    add_runtime_arguments(parser)
+    add_runtime_arguments(parser, MEASURING)
     add_worker_arguments(
         parser, 1, "processes (default: 1; with more than there are cores, plans take longer than they need)"
     )
@@ -151,7 +151,6 @@ def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
 
     A robot has no simulator: there the bundle has to bring them.
     """
-    from planner.runtime_options import DEFAULT
     from planner.runtimes import on_runtime
 
     render: Callable[[Bundle], HeldOut] | None = None
@@ -159,7 +158,7 @@ def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
         from sim.held_out import render_held_out
 
         render = render_held_out
-    bundle = on_runtime(bundle, args.runtime or DEFAULT, args.force_runtime, render)
+    bundle = on_runtime(bundle, args.runtime or args.usual_runtime, args.force_runtime, render)
     args.runtime = bundle.variant.name
     return bundle
 

@@ -109,6 +109,14 @@ def test_the_default_needs_no_check_and_no_cache(bundle: Bundle, cache: Path) ->
     assert not cache.exists()
 
 
+def test_what_was_chosen_for_a_bundle_of_v_jepa_2_can_be_told_to_the_nodes_by_its_name(
+    vjepa2_bundle: Path,
+) -> None:
+    bundle = load_bundle(vjepa2_bundle)
+    chosen = on_runtime(bundle, "auto", tell=lambda line: None).variant
+    assert on_runtime(bundle, chosen.name).variant == chosen == REFERENCE
+
+
 def test_a_runtime_asked_for_by_name_is_used_when_it_is_exact_enough(
     bundle: Bundle, frames: HeldOut, install: Any
 ) -> None:
@@ -163,7 +171,7 @@ def test_without_frames_and_simulator_a_named_runtime_is_refused_and_auto_stays(
         on_runtime(bundle, "openvino")
     told: list[str] = []
     assert on_runtime(bundle, "auto", tell=told.append).variant == REFERENCE
-    assert len(told) == 1 and "carries no held-out frames" in told[0]
+    assert len(told) == 2 and "carries no held-out frames" in told[1]
     # That is not held against it once there are frames.
     assert on_runtime(bundle, "auto", render=Rendering(frames)).variant.name == "openvino:bf16"
 
@@ -175,7 +183,8 @@ def test_auto_takes_the_fastest_that_is_exact_enough_and_says_why_not_the_others
     timings |= {"openvino:int8": 1.0, "openvino:bf16": 4.0, "openvino:fp32": 9.0}
     told: list[str] = []
     assert on_runtime(bundle, "auto", False, Rendering(frames), told.append).variant.name == "openvino:bf16"
-    (line,) = told
+    before, line = told
+    assert before.startswith("which of 4 runtimes is the fastest here")
     assert "runtime openvino:bf16: 2.5 times as fast as onnxruntime:fp32 here" in line
     assert "openvino:int8: latent cosine" in line
 
@@ -188,7 +197,7 @@ def test_auto_stays_with_onnx_runtime_where_nothing_is_clearly_faster(
     timings["openvino:fp32"] = ms
     told: list[str] = []
     assert on_runtime(bundle, "auto", False, Rendering(frames), told.append).variant == REFERENCE
-    assert told == ["runtime onnxruntime:fp32: nothing that is exact enough is faster here"]
+    assert told[1:] == ["runtime onnxruntime:fp32: nothing that is exact enough is faster here"]
 
 
 def test_auto_falls_back_in_one_line_where_a_library_is_missing(
@@ -209,7 +218,7 @@ def test_what_was_found_out_is_remembered_until_the_library_changes(
         install(Library({"bf16": 0.0}))
         assert on_runtime(bundle, "auto", False, rendering, told.append).variant.name == "openvino:bf16"
     assert rendering.times == 1
-    assert told[1] == "runtime openvino:bf16: 5.0 times as fast as onnxruntime:fp32 here (remembered)"
+    assert told[2:] == ["runtime openvino:bf16: 5.0 times as fast as onnxruntime:fp32 here (remembered)"]
     assert on_runtime(bundle, "openvino", render=None).variant.name == "openvino:bf16"
     install(Library({"bf16": 1.0}, version="2"))
     with pytest.raises(RuntimeRefused, match="latent cosine"):

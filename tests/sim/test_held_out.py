@@ -13,6 +13,7 @@ import pytest
 import cli
 from planner.bundle import load_bundle
 from planner.held_out import STRETCH_STEPS, STRETCHES
+from planner.runtime_options import MEASURING
 from sim.evaluate import on_requested_runtime
 from sim.held_out import render_held_out
 
@@ -55,5 +56,5 @@ def test_a_robot_without_a_simulator_starts_on_the_runtime_that_needs_no_check(t
     for module in ("sim.held_out", "sim.play", "sim.control", "sim.world"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "pybullet", None)
-    asked = argparse.Namespace(runtime="onnxruntime", force_runtime=False)
+    asked = argparse.Namespace(runtime=None, usual_runtime=MEASURING, force_runtime=False)
     assert on_requested_runtime(asked, load_bundle(tiny_bundle)).variant.name == "onnxruntime:fp32"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.runtime_options import add_runtime_arguments
+from planner.runtime_options import MOVING, add_runtime_arguments
 
 if TYPE_CHECKING:
     from jepa_arm_ros.episode_client import RosEpisode
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which episodes: the same seed, the same goals")
     parser.add_argument("--planner", choices=PLANNERS, default="mode2")
     parser.add_argument("--bundle", type=Path, help="bundle folder (default: the shipped one for the task)")
-    add_runtime_arguments(parser)
+    add_runtime_arguments(parser, MOVING)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of report and results")
     parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else one that is free)"

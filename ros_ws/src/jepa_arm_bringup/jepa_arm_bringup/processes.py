@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from planner.runtime_options import MOVING
+
 # Where the graph runs: with the simulator, with a camera and an arm of ours, or with a camera and an arm that
 # ros2_control drives.
 World = Literal["simulated", "real", "ros2_control"]
@@ -27,7 +29,7 @@ SETTINGS: dict[str, Setting] = {
     "bundle": Setting("", "folder of the world-model bundle"),
     "robot": Setting("panda", "robot file: a name in hardware/robots or a path"),
     "planner": Setting("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient"),
-    "runtime": Setting("onnxruntime", "auto, onnxruntime, openvino, torch or tensorrt[:precision]"),
+    "runtime": Setting(MOVING, "auto, onnxruntime, openvino, torch or tensorrt[:precision]"),
     "force_runtime": Setting(False, "use the runtime even if it is not exact enough or cannot be checked"),
     "budget_ms": Setting(0.0, "time for a plan in ms, 0: as long as it takes"),
     "seed": Setting(0, "seed of the first scene and of the planner"),

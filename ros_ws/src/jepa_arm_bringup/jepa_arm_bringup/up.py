@@ -14,7 +14,7 @@ from typing import Any
 
 from jepa_arm_bringup.errors import GraphError
 from jepa_arm_bringup.processes import World
-from planner.runtime_options import add_runtime_arguments
+from planner.runtime_options import MOVING, add_runtime_arguments
 
 EXAMPLE = "jepa-arm up --task push"
 TASKS = ("push", "push-far", "push-pose", "reach", "pick-place")
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, help="world-model bundle (default: the shipped one for the task)"
     )
     parser.add_argument("--planner", default="mode2", help="a planner by name, as for eval (default: mode2)")
-    add_runtime_arguments(parser)
+    add_runtime_arguments(parser, MOVING)
     parser.add_argument("--robot", help="robot file: a name or a path (default: the bundle's)")
     parser.add_argument(
         "--arm",
@@ -102,10 +102,10 @@ def graph_settings(args: argparse.Namespace) -> Mapping[str, Any]:
     except BundleError as error:
         hint = "; until there is one, --arm-only starts the arm and its gate" if args.arm else ""
         raise BundleError(f"{error}{hint}") from error
-    make_planner(args.planner, on_requested_runtime(args, bundle))
     if (args.camera is None) != (args.arm is None):
         missing = "--camera" if args.camera is None else "--arm"
         raise GraphError(f"the simulator brings arm and camera, real ones come together: add {missing}")
+    make_planner(args.planner, on_requested_runtime(args, bundle))
     return {
         "task": args.task,
         "bundle": str(bundle.path.resolve()),

@@ -17,13 +17,14 @@ from jepa_arm_ros.messages import frame_from_image, latent_message
 from jepa_arm_ros.parameters import parameter, read_parameters
 from jepa_arm_ros.running import exit_with
 from perception.preprocessing import prepare
+from planner.runtime_options import MOVING
 from planner.runtimes import load_bundle_on
 
 
 @dataclass(frozen=True)
 class EncoderParameters:
     bundle: str = parameter("", "folder of the world-model bundle whose encoder to run")
-    runtime: str = parameter("onnxruntime", "auto, onnxruntime, openvino, torch or tensorrt[:precision]")
+    runtime: str = parameter(MOVING, "auto, onnxruntime, openvino, torch or tensorrt[:precision]")
     force_runtime: bool = parameter(False, "use the runtime even if it is not exact enough or unchecked")
     max_frame_age_s: float = parameter(0.1, "frames older than this are dropped [s]", low=0.001, high=60.0)
 

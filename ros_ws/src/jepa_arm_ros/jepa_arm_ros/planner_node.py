@@ -41,6 +41,7 @@ from jepa_arm_ros.parameters import parameter, read_parameters
 from jepa_arm_ros.running import exit_with
 from perception.preprocessing import prepare
 from planner.mpc import Decision, RecedingHorizon, make_planner
+from planner.runtime_options import MOVING
 from planner.runtimes import load_bundle_on
 
 REMEMBERED_JOINT_STATES = 64
@@ -52,7 +53,7 @@ class PlannerParameters:
     bundle: str = parameter("", "folder of the world-model bundle to plan with")
     robot: str = parameter("panda", "robot file: a name in hardware/robots or a path")
     planner: str = parameter("mode2", "hold, random, mode1, cem, mode2, icem, mppi or gradient")
-    runtime: str = parameter("onnxruntime", "auto, onnxruntime, openvino, torch or tensorrt[:precision]")
+    runtime: str = parameter(MOVING, "auto, onnxruntime, openvino, torch or tensorrt[:precision]")
     force_runtime: bool = parameter(False, "use the runtime even if it is not exact enough or unchecked")
     seed: int = parameter(0, "seed of the planner's random numbers", low=0, high=2**62)
     budget_ms: float = parameter(0.0, "time for a plan, 0: as long as it takes [ms]", low=0.0, high=60e3)
