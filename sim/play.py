@@ -1,6 +1,6 @@
 """Play: what the arm does while data is collected. Nothing here aims at an evaluation goal.
 
-Reach plays waypoints; the other tasks play waypoints and pushes in random directions, or grasps and releases.
+Reach plays waypoints; the other tasks play waypoints and pushes to random places, or grasps and releases.
 Pauses, noise and motions broken off are part of it: a model that never saw the arm rest cannot plan to rest.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.control import ControlLoop
+from sim.push_to_pose import PushSketch, PushToPose
 from sim.scripts import MoveTo, PickPlace, Policy, PushTo, Vector, limited
 from sim.tasks import Task, random_push
 
@@ -17,6 +18,9 @@ PAUSE_SHARE = 0.3
 BREAK_OFF_SHARE = 0.1
 NOISE_SHARE = 0.2
 PUSH_LENGTH_M = (0.03, 0.30)
+# Where turns count: pushes along any line, or as many as lead to a pose, near in half of them.
+ANY_LINE_SHARE = 0.2
+NEAR_SHARE, NEAR_M, NEAR_RAD = 0.5, 0.08, 1.0
 
 
 class Play:
@@ -25,6 +29,7 @@ class Play:
     def __init__(self, task: Task, rng: np.random.Generator) -> None:
         self.task = task
         self.rng = rng
+        self._sketch: PushSketch | None = None
         self._policy: Policy | None = None
         self._pause_steps = 0
         self._steps_left = 0
@@ -72,8 +77,24 @@ class Play:
         if task.grasps:
             return PickPlace(rng.uniform(task.object_low, task.object_high), speed)
         if task.turns_count:
-            return random_push(task, loop, rng, speed)
+            return self._push_and_turn(loop, speed)
         angle = rng.uniform(-np.pi, np.pi)
         length = rng.uniform(*PUSH_LENGTH_M) * rng.uniform(0.2, 1.0)
         goal = loop.world.object_pose()[:2] + length * np.array([np.cos(angle), np.sin(angle)])
         return PushTo(np.clip(goal, task.object_low, task.object_high), speed)
+
+    def _push_and_turn(self, loop: ControlLoop, speed_m: float) -> Policy:
+        task, rng, block = self.task, self.rng, self.task.block
+        assert block is not None
+        if rng.random() < ANY_LINE_SHARE:
+            return random_push(task, loop, rng, speed_m)
+        x, y, _, yaw = loop.world.object_pose()
+        if rng.random() < NEAR_SHARE:
+            place = np.array([x, y]) + rng.uniform(-NEAR_M, NEAR_M, 2)
+            yaw += rng.uniform(-NEAR_RAD, NEAR_RAD)
+        else:
+            place, yaw = rng.uniform(task.object_low, task.object_high), rng.uniform(-np.pi, np.pi)
+        goal = np.append(np.clip(place, task.object_low, task.object_high), yaw)
+        if self._sketch is None:
+            self._sketch = PushSketch(block, loop.world.conditions)
+        return PushToPose(task, goal, speed_m, rng, self._sketch)

@@ -86,8 +86,13 @@ class Task:
         distance = float(np.linalg.norm(achieved[axes] - goal[axes]))
         if not self.turns_count:
             return distance
-        turn = abs((achieved[3] - goal[3] + np.pi) % (2 * np.pi) - np.pi)
-        return max(distance, turn / TOLERANCE_RAD * TOLERANCE_M)
+        return max(distance, float(turn_m(achieved[3], goal[3])))
+
+
+def turn_m(yaw: Vector, goal: Vector) -> Vector:
+    """Turns between yaws in rad as metres of distance: what is tolerated of one stands for the other's."""
+    turn = np.abs((yaw - goal + np.pi) % (2 * np.pi) - np.pi)
+    return np.asarray(turn / TOLERANCE_RAD * TOLERANCE_M)
 
 
 _PUSH = Task(
