@@ -12,8 +12,9 @@ from perception.preprocessing import prepare
 from planner.bundle import Bundle
 from planner.mpc import RecedingHorizon, make_planner
 from sim.control import ControlLoop
-from sim.scripts import Policy, limited
-from sim.tasks import Episode, Task, script_to
+from sim.push_to_pose import PushSketch, PushToPose
+from sim.scripts import MoveTo, PickPlace, Policy, PushTo, limited
+from sim.tasks import Episode, Task
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Pilot(Protocol):
 
 
 class ScriptedPilot:
-    """Baseline: the script that made the demonstration, steering by the object's true place."""
+    """Baseline: a script that steers by the object's true pose."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._policy: Policy | None = None
 
     def begin(self, loop: ControlLoop, episode: Episode) -> None:
-        self._policy = script_to(self._task, episode)
+        self._policy = _script_to(self._task, loop, episode)
 
     def act(self, loop: ControlLoop) -> Choice:
         assert self._policy is not None
@@ -97,3 +98,14 @@ def make_pilot(name: str, bundle: Bundle, task: Task, seed: int, budget_ms: floa
     if name == "scripted":
         return ScriptedPilot(task)
     return PicturePilot(bundle, name, seed, budget_ms)
+
+
+def _script_to(task: Task, loop: ControlLoop, episode: Episode) -> Policy:
+    """The script to the episode's goal: what planners are held against."""
+    if task.block is None:
+        return MoveTo(episode.goal[:3], task.action_limit_m)
+    if task.turns_count:
+        sketch, rng = PushSketch(task.block, loop.world.conditions), np.random.default_rng(episode.seed)
+        return PushToPose(task, episode.goal[[0, 1, 3]], task.action_limit_m, rng, sketch)
+    policy = PickPlace if task.grasps else PushTo
+    return policy(episode.goal[:2], task.action_limit_m)

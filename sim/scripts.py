@@ -190,16 +190,6 @@ class Sequence:
             self.policy = None
 
 
-class Replay:
-    """The recorded actions (T, A) of a demonstration, from the state that it began in."""
-
-    def __init__(self, actions: list[Vector]) -> None:
-        self.actions = iter(actions)
-
-    def __call__(self, loop: ControlLoop) -> Vector | None:
-        return next(self.actions, None)
-
-
 def _around(tool: Vector, target: Vector, centre: Vector, radius: float) -> Vector:
     """The next point on a way from `tool` to `target` that keeps `radius` from `centre` (all (2,) metres)."""
     line = target - tool

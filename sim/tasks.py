@@ -22,7 +22,7 @@ from sim.conditions import NOMINAL, Conditions
 from sim.control import DECISION_S, ControlLoop
 from sim.errors import SimulationError
 from sim.results import HOLD_S, TOLERANCE_M
-from sim.scripts import MoveTo, PickPlace, Policy, PushAlong, PushTo, Replay, Sequence, Vector
+from sim.scripts import MoveTo, PickPlace, Policy, PushAlong, PushTo, Sequence, Vector
 from sim.world import World
 
 PUSH_HEIGHT_M = 0.025
@@ -322,13 +322,3 @@ def random_push(task: Task, loop: ControlLoop, rng: np.random.Generator, speed_m
         if reachable and (inside or np.linalg.norm(end - middle) < np.linalg.norm(block - middle)):
             break
     return push
-
-
-def script_to(task: Task, episode: Episode) -> Policy:
-    """The script that reaches the episode's goal: what planners are held against."""
-    if task.turns_count:
-        return Replay(list(episode.demonstration))
-    if task.block is None:
-        return MoveTo(episode.goal[:3], task.action_limit_m)
-    policy = PickPlace if task.grasps else PushTo
-    return policy(episode.goal[:2], task.action_limit_m)
