@@ -35,6 +35,9 @@ CANDIDATES, HORIZON, ROUNDS = 32, 6, 15
 # How things are found out. With another number, what is remembered is found out anew.
 METHOD = 2
 
+# What a runtime may raise that does not work: ours, torch's and OpenVINO's, a missing library's.
+FAILURES = (ModelError, RuntimeError, OSError)
+
 # Renders fresh frames for a bundle that carries none; None where there is no simulator.
 Render = Callable[[Bundle], HeldOut]
 Tell = Callable[[str], object]
@@ -156,13 +159,13 @@ def _fastest(examiner: _Examiner, tell: Tell) -> Variant:
     path = cache_folder() / "fastest" / f"{examiner.key(variants)}.json"
     known = recall(path) or {}
     chosen = next((variant for variant in variants if variant.name == known.get("chosen")), None)
-    if chosen is not None:
+    if chosen is not None and not _why_not(examiner, chosen)[0]:
         tell(f"runtime {chosen.name}: {known.get('why')} (remembered)")
         return chosen
     if len(variants) > 1:
         tell(f"which of {len(variants)} runtimes is the fastest here that is exact enough? finding out …")
-    verdicts = {variant: examiner.examine(variant) for variant in variants if variant != REFERENCE}
-    passing = [REFERENCE, *(variant for variant, verdict in verdicts.items() if not verdict.why_not)]
+    found = {variant: _why_not(examiner, variant) for variant in variants}
+    passing = [variant for variant, (why_not, _) in found.items() if not why_not]
     milliseconds = dict(
         zip(passing, decision_ms([examiner.bundle.on(variant) for variant in passing]), strict=True)
     )
@@ -176,11 +179,10 @@ def _fastest(examiner: _Examiner, tell: Tell) -> Variant:
         else "nothing that is exact enough is faster here"
     )
     others = [f"{offer.runtime}: {offer.missing}" for offer in here if offer.missing]
-    others += [
-        f"{variant.name}: {verdict.why_not}" for variant, verdict in verdicts.items() if verdict.why_not
-    ]
+    others += [f"{variant.name}: {why_not}" for variant, (why_not, _) in found.items() if why_not]
     tell(f"runtime {chosen.name}: {why}" + (f" ({'; '.join(others)})" if others else ""))
-    if examiner.held_out() is not None:  # without, more may pass as soon as there are frames
+    # Without frames more may pass as soon as there are some, and what is broken may be mended.
+    if examiner.held_out() is not None and not any(for_now for _, for_now in found.values()):
         taken = {variant.name: round(ms, 3) for variant, ms in milliseconds.items()}
         _remember(path, {"chosen": chosen.name, "why": why, "decision_ms": taken, "others": others})
     return chosen
@@ -191,24 +193,46 @@ def decision_ms(bundles: Sequence[Bundle]) -> list[float]:
 
     They take turns, so that whatever else the machine does falls on them alike.
     """
-    rng, info = np.random.default_rng(0), bundles[0].info
-    image = rng.integers(0, 256, (1, info.image_size, info.image_size, 3), dtype=np.uint8)
-    tool = np.array(info.tool.mean, np.float32)
-    opened = [(bundle.encoder(), bundle.world_model()) for bundle in bundles]
-    for _, model in opened:
-        model.prepare(predict=[CANDIDATES], steps_to_go=[CANDIDATES * HORIZON])
-    block_dim = opened[0][1].block_dim
-    actions = rng.uniform(-1, 1, (CANDIDATES, HORIZON, block_dim)).astype(np.float32)
+    decisions = [_open_decision(bundle) for bundle in bundles]
     taken: list[list[float]] = [[] for _ in bundles]
     for _ in range(ROUNDS):
-        for (encoder, model), seconds in zip(opened, taken, strict=True):
+        for decide, seconds in zip(decisions, taken, strict=True):
             began = time.perf_counter()
-            latent = encoder.encode(image)[0]
-            imagined = model.rollout(Observation(latent, latent, tool, 0), actions).latents
-            model.steps_to_go(imagined.reshape(-1, imagined.shape[-1]), latent)
+            decide()
             seconds.append(time.perf_counter() - began)
     # The first rounds compile, allocate and tune.
     return [float(np.median(seconds[3:])) * 1e3 for seconds in taken]
+
+
+def _open_decision(bundle: Bundle) -> Callable[[], None]:
+    """What is timed: a picture's latent and the energies of CANDIDATES futures."""
+    rng, info = np.random.default_rng(0), bundle.info
+    image = rng.integers(0, 256, (1, info.image_size, info.image_size, 3), dtype=np.uint8)
+    tool = np.array(info.tool.mean, np.float32)
+    encoder, model = bundle.encoder(), bundle.world_model()
+    model.prepare(predict=[CANDIDATES], steps_to_go=[CANDIDATES * HORIZON])
+    actions = rng.uniform(-1, 1, (CANDIDATES, HORIZON, model.block_dim)).astype(np.float32)
+
+    def decide() -> None:
+        latent = encoder.encode(image)[0]
+        imagined = model.rollout(Observation(latent, latent, tool, 0), actions).latents
+        model.steps_to_go(imagined.reshape(-1, imagined.shape[-1]), latent)
+
+    return decide
+
+
+def _why_not(examiner: _Examiner, variant: Variant) -> tuple[str, bool]:
+    """Why not `variant`, empty where nothing is against it; whether that is so for now only, whatever is
+    remembered of it, as where a GPU is gone or its memory full."""
+    if variant == REFERENCE:
+        return "", False
+    try:
+        why_not = examiner.examine(variant).why_not
+        if not why_not:
+            _open_decision(examiner.bundle.on(variant))()
+    except FAILURES as error:
+        return f"does not run now: {' '.join(str(error).split())}", True
+    return why_not, False
 
 
 def _remember(path: Path, content: dict[str, Any]) -> None:

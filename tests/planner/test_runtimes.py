@@ -43,7 +43,7 @@ class Library:
 
     def __init__(self, errors: Mapping[str, float], missing: str = "", version: str = "1") -> None:
         self.errors, self.missing, self.version = errors, missing, version
-        self.opened = 0
+        self.opened, self.broken = 0, ""
 
     def variants(self) -> tuple[Variant, ...]:
         if self.missing:
@@ -52,6 +52,8 @@ class Library:
 
     def open(self, path: Path, sha256: str | None, precision: str) -> Session:
         self.opened += 1
+        if self.broken:
+            raise RuntimeError(self.broken)
         session = Rounded(path, sha256)
         session.error = self.errors[precision]
         return session
@@ -224,6 +226,23 @@ def test_what_was_found_out_is_remembered_until_the_library_changes(
     with pytest.raises(RuntimeRefused, match="latent cosine"):
         on_runtime(bundle, "openvino", render=rendering)
     assert rendering.times == 2
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_auto_falls_back_where_what_is_fastest_does_not_run_now(
+    bundle: Bundle, frames: HeldOut, install: Any, timings: dict[str, float], remembered: bool
+) -> None:
+    timings["openvino:bf16"] = 2.0
+    library, told = Library({"bf16": 0.0}), list[str]()
+    install(library)
+    if remembered:
+        assert on_runtime(bundle, "auto", False, Rendering(frames)).variant.name == "openvino:bf16"
+    library.broken = "out of\nmemory"
+    assert on_runtime(bundle, "auto", False, Rendering(frames), told.append).variant == REFERENCE
+    assert len(told) == 2 and "openvino:bf16:" in told[1] and "out of memory" in told[1]
+    library.broken = ""
+    # What was wrong then is not held against it.
+    assert on_runtime(bundle, "auto", False, Rendering(frames)).variant.name == "openvino:bf16"
 
 
 def test_a_verdict_is_of_one_bundle_only(
