@@ -14,7 +14,7 @@ import onnx
 import onnxslim
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from perception.dataset import DatasetInfo, Episodes, read_description, read_shard
@@ -75,7 +75,8 @@ def export_bundle(
             for name, model in state["models"].items()
             for key, value in model.items()
         }
-        save_file(weights, staging / WEIGHTS)
+        # Its own way to a file lets nobody else read it, such as the container on a robot.
+        (staging / WEIGHTS).write_bytes(save(weights))
         np.savez(staging / YARDSTICK, **state["surprise"]["yardstick"])
         if held_out is not None:
             held_out.write(staging / HELD_OUT)

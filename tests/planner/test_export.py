@@ -134,6 +134,10 @@ def test_the_card_names_the_commands_that_make_the_bundle(tiny_bundle: Path) -> 
     assert "| open_loop_normalised |" in card
 
 
+def test_whoever_may_read_one_file_of_a_bundle_may_read_all(tiny_bundle: Path) -> None:
+    assert len({path.stat().st_mode for path in tiny_bundle.iterdir()}) == 1
+
+
 def test_the_card_tells_what_was_the_same_in_all_of_the_play(bundle: Bundle) -> None:
     training = {**bundle.info.training, "same": ["camera"]}
     card = model_card(bundle.info.model_copy(update={"training": training}))
