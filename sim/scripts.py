@@ -107,6 +107,8 @@ class PickPlace:
 
     HOVER_M = 0.13
     CLEAR_M = 0.09
+    # How far beside the block's centre the fingers still get around it, and how fast the funnel above widens.
+    ASIDE_M, STEEPNESS = 0.012, 4.0
     SETTLE_STEPS = 6
 
     def __init__(self, goal: Vector, speed_m: float) -> None:
@@ -122,13 +124,12 @@ class PickPlace:
 
     def _approach(self, tool: Vector, block: Vector) -> Vector:
         aside = float(np.linalg.norm(block[:2] - tool[:2]))
-        if aside < 0.008:
-            if tool[2] - block[2] < 0.004:
-                self._next("close")
-            return self._towards(np.array([block[0], block[1], block[2]]), tool, opening=True)
-        height = self.HOVER_M if aside > 0.03 or tool[2] > self.CLEAR_M else max(tool[2], self.CLEAR_M)
+        if aside < self.ASIDE_M and tool[2] - block[2] < 0.005:
+            self._next("close")
+        # Down a funnel: no sharp bound decides between down and up, which a picture could not tell.
+        height = block[2] + min(self.STEEPNESS * max(aside - self.ASIDE_M, 0.0), self.HOVER_M - block[2])
         # Sideways only above the block.
-        place = block[:2] if tool[2] > self.CLEAR_M - 0.01 else tool[:2]
+        place = block[:2] if aside < self.ASIDE_M or tool[2] > height - 0.02 else tool[:2]
         return self._towards(np.array([place[0], place[1], height]), tool, opening=True)
 
     def _close(self, tool: Vector, block: Vector) -> Vector:
