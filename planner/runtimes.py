@@ -38,8 +38,8 @@ METHOD = 2
 # What a runtime may raise that does not work: ours, torch's and OpenVINO's, a missing library's.
 FAILURES = (ModelError, RuntimeError, OSError)
 
-# Renders fresh frames for a bundle that carries none; None where there is no simulator.
-Render = Callable[[Bundle], HeldOut]
+# Renders fresh frames for a bundle that carries none, if it can; None where there is no simulator.
+Render = Callable[[Bundle], HeldOut | None]
 Tell = Callable[[str], object]
 
 
@@ -110,7 +110,7 @@ class _Examiner:
             return Verdict(
                 None,
                 f"how exact it is cannot be found out: bundle {self.bundle.name} carries no held-out frames, "
-                "and there is no simulator to render some (export it again with --data)",
+                "and no simulator here renders some of its arm (export it again with --data)",
             )
         try:
             accuracy = measure_accuracy(self.bundle.on(variant), held_out)

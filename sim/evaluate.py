@@ -153,14 +153,23 @@ def on_requested_runtime(args: argparse.Namespace, bundle: Bundle) -> Bundle:
     """
     from planner.runtimes import on_runtime
 
-    render: Callable[[Bundle], HeldOut] | None = None
+    render: Callable[[Bundle], HeldOut | None] | None = None
     if importlib.util.find_spec("pybullet") is not None:
-        from sim.held_out import render_held_out
-
-        render = render_held_out
+        render = rendered_held_out
     bundle = on_runtime(bundle, args.runtime or args.usual_runtime, args.force_runtime, render)
     args.runtime = bundle.variant.name
     return bundle
+
+
+def rendered_held_out(bundle: Bundle) -> HeldOut | None:
+    """Play to check a runtime by; None for a bundle of an arm whose cell the simulator does not have."""
+    from sim.errors import SimulationError
+    from sim.held_out import render_held_out
+
+    try:
+        return render_held_out(bundle)
+    except SimulationError:
+        return None
 
 
 def refuse_options(args: argparse.Namespace, names: Sequence[str], why: str) -> None:

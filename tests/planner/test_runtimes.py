@@ -169,7 +169,7 @@ def test_without_frames_and_simulator_a_named_runtime_is_refused_and_auto_stays(
 ) -> None:
     install(Library({"bf16": 0.0}))
     timings["openvino:bf16"] = 1.0
-    with pytest.raises(RuntimeRefused, match="carries no held-out frames, and there is no simulator"):
+    with pytest.raises(RuntimeRefused, match="carries no held-out frames, and no simulator here"):
         on_runtime(bundle, "openvino")
     told: list[str] = []
     assert on_runtime(bundle, "auto", tell=told.append).variant == REFERENCE

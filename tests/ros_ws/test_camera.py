@@ -92,7 +92,7 @@ def test_300_frames_reach_the_encoder_and_none_is_lost_or_repeated(
     peer.node.create_subscription(Latent, "latent", latents.append, qos.LATENT)
     patient = {"max_age_s": 5.0, "reconnect_after_s": 60.0}
     rig = Rig(peer, start_node, own_domain, tmp_path, **patient)
-    start_node("encoder_node", own_domain, bundle=str(bundle), max_frame_age_s=5.0)
+    start_node("encoder_node", own_domain, bundle=str(bundle), runtime="onnxruntime", max_frame_age_s=5.0)
     assert activate("encoder", own_domain) == activate("camera", own_domain) == "active"
 
     def send(number: int, patience_s: float) -> int:

@@ -102,6 +102,7 @@ def test_a_graph_of_real_devices_comes_up_with_the_camera_it_is_told(
         "bundle": str(bundle),
         "camera": f"file:{pictures},fps=10",
         "arm": "recording_arm:RecordingArm",
+        "runtime": "onnxruntime",
     }
     with Graph(settings, world="real", log_dir=tmp_path) as graph:
         graph.start()

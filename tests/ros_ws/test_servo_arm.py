@@ -148,7 +148,7 @@ def desk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     link = folder / "tty"
     start = {joint.name: joint.home for joint in ROBOT.joints}
     with FakeArm(load_arm_config(arm), start, link) as port:
-        settings = {"robot": "so101", "arm": arm, "port": str(link)}
+        settings = {"robot": "so101", "arm": arm, "port": str(link), "runtime": "onnxruntime"}
         settings |= {"camera": f"file:{pictures(folder)}", "bundle": str(ROOT / "models" / "panda-push")}
         graph = Graph(settings, world="real", without=WITHOUT, log_dir=folder / "logs")
         with graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import cli
 from planner.bundle import load_bundle
 from planner.held_out import STRETCH_STEPS, STRETCHES
-from planner.runtime_options import MEASURING
+from planner.runtime_options import MEASURING, MOVING
 from sim.evaluate import on_requested_runtime
 from sim.held_out import render_held_out
 
@@ -58,3 +59,14 @@ def test_a_robot_without_a_simulator_starts_on_the_runtime_that_needs_no_check(t
     monkeypatch.setitem(sys.modules, "pybullet", None)
     asked = argparse.Namespace(runtime=None, usual_runtime=MEASURING, force_runtime=False)
     assert on_requested_runtime(asked, load_bundle(tiny_bundle)).variant.name == "onnxruntime:fp32"
+
+
+def test_a_bundle_of_an_arm_that_the_simulator_has_no_cell_for_starts_on_what_needs_no_check(
+    tiny_bundle, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = load_bundle(tiny_bundle)
+    foreign = replace(bundle, info=bundle.info.model_copy(update={"robot": "so101"}))
+    asked = argparse.Namespace(runtime=None, usual_runtime=MOVING, force_runtime=False)
+    assert on_requested_runtime(asked, foreign).variant.name == "onnxruntime:fp32"
+    assert "no simulator here renders some of its arm" in capsys.readouterr().out
