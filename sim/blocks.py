@@ -22,6 +22,14 @@ class Block:
     friction: float = 0.5
     colour: tuple[float, float, float, float] = (0.85, 0.12, 0.12, 1.0)
 
+    def halves(self, size: float) -> list[tuple[float, float, float]]:
+        """Half extents of each box in metres, of a block `size` times as large."""
+        return [(x * size, y * size, self.height / 2 * size) for (x, y), _ in self.boxes]
+
+    def centres(self, size: float) -> list[tuple[float, float, float]]:
+        """Centre of each box in metres, in the frame of the block's centre."""
+        return [(x * size, y * size, 0.0) for _, (x, y) in self.boxes]
+
     @property
     def radius(self) -> float:
         """Of the circle around the centre that holds the block, in metres."""

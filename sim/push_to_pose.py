@@ -44,8 +44,8 @@ class PushSketch:
         size = conditions.size
         shape = bullet.createCollisionShapeArray(
             shapeTypes=[pybullet.GEOM_BOX] * len(block.boxes),
-            halfExtents=[(x * size, y * size, block.height / 2 * size) for (x, y), _ in block.boxes],
-            collisionFramePositions=[(x * size, y * size, 0.0) for _, (x, y) in block.boxes],
+            halfExtents=block.halves(size),
+            collisionFramePositions=block.centres(size),
         )
         self._height = block.height / 2 * size
         self._block = bullet.createMultiBody(

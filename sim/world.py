@@ -109,8 +109,7 @@ class World:
     def _make_block(self, block: Block) -> int:
         bullet, conditions = self._bullet, self.conditions
         size, count = conditions.size, len(block.boxes)
-        halves = [(x * size, y * size, block.height / 2 * size) for (x, y), _ in block.boxes]
-        centres = [(x * size, y * size, 0.0) for _, (x, y) in block.boxes]
+        halves, centres = block.halves(size), block.centres(size)
         kinds = [pybullet.GEOM_BOX] * count
         colour = _shifted(block.colour, conditions.block_colour)
         shape = bullet.createCollisionShapeArray(
