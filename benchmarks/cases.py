@@ -57,11 +57,12 @@ def model_cases(bundle: Bundle) -> list[Case]:
         inputs = (batch(count, dim), batch(count, dim), batch(count, tool_dim), batch(count, model.block_dim))
         what = f"one step, {count} candidate{'s' if count > 1 else ''}"
         cases.append(Case(f"predictor {count}", what, partial(model.predict, *inputs)))
-    latents, goal, steps = batch(48, dim), batch(1, dim)[0], np.ones(48, np.float32)
+    latents, tools, goal = batch(48, dim), batch(48, tool_dim), batch(1, dim)[0]
+    steps = np.ones(48, np.float32)
     return [
         *cases,
-        Case("proposal", "48 latents", lambda: model.propose(latents, goal, steps)),
-        Case("energy", "48 latents", lambda: model.steps_to_go(latents, goal)),
+        Case("proposal", "48 latents", lambda: model.propose(latents, tools, goal, steps)),
+        Case("energy", "48 latents", lambda: model.steps_to_go(latents, tools, goal)),
     ]
 
 

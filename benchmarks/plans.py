@@ -72,7 +72,7 @@ def scenes(bundle: Bundle) -> tuple[Scene, Scene]:
     """Far from a goal and near it."""
     seen = simulated(bundle) if importlib.util.find_spec("pybullet") is not None else drawn(bundle)
     model = bundle.world_model()
-    steps = [float(model.steps_to_go(observation.latent[None], goal)[0]) for observation, goal in seen]
+    steps = [model.steps_from(observation, goal) for observation, goal in seen]
     far, near = int(np.argmax(steps)), int(np.argmin(np.abs(np.array(steps) - NEAR_STEPS)))
     return Scene("far", *seen[far], steps[far]), Scene("near", *seen[near], steps[near])
 

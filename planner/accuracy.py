@@ -86,7 +86,7 @@ class _Chain:
         """Costs (N,) of candidates (N, H, block·A) from the second step of a stretch towards its end."""
         observation = Observation(latents[1], latents[0], tool[1], 0)
         imagined = self._model.rollout(observation, candidates)
-        return path_energy(self._energy, imagined.latents, latents[-1])
+        return path_energy(self._energy, imagined, latents[-1])
 
 
 def _candidates(blocks: Array, rng: np.random.Generator) -> Array:

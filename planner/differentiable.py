@@ -37,8 +37,9 @@ class DifferentiableModel:
         block_dim = bundle.action.block * bundle.action.dim
         try:
             width = len(weights["predictor.enter.bias"])
+            told = weights["energy.layers.0.weight"].shape[1] - 3 * info.latent_dim
             predictor = Predictor(info.latent_dim, info.tool.dim, block_dim, width)
-            energy = Energy(info.latent_dim, info.max_steps, len(weights["energy.layers.0.bias"]))
+            energy = Energy(info.latent_dim, info.max_steps, told, len(weights["energy.layers.0.bias"]))
             self._predictor, self._energy = _load(predictor, weights), _load(energy, weights)
         except (KeyError, RuntimeError) as error:
             raise PlannerError(
@@ -68,7 +69,7 @@ class DifferentiableModel:
         for step in range(blocks.shape[1]):
             following, tool = self._predictor(latent, previous, tool, blocks[:, step])
             previous, latent = latent, following
-            along.append(self._energy.steps_to_go(latent, target))
+            along.append(self._energy.steps_to_go(latent, target, tool))
         return torch.stack(along, 1).mean(1) + along[-1]
 
 

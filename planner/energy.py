@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 
 from planner.contract import Array
-from planner.world_model import WorldModel
+from planner.world_model import Imagined, WorldModel
 
 
 class Energy(Protocol):
-    """Latents (N, D) and a goal latent (D,) to energies (N,)."""
+    """Latents (N, D) with normalised tool states (N, P), and a goal latent (D,), to energies (N,)."""
 
-    def __call__(self, latents: Array, goal: Array) -> Array: ...
+    def __call__(self, latents: Array, tools: Array, goal: Array) -> Array: ...
 
 
-def latent_distance(latents: Array, goal: Array) -> Array:
+def latent_distance(latents: Array, tools: Array, goal: Array) -> Array:
     """Mean squared difference of latents: needs no training, but the arm's own pose dominates it."""
     return np.asarray(np.mean((latents - goal) ** 2, axis=1, dtype=np.float32))
 
@@ -27,14 +27,14 @@ class TimeToGo:
     def __init__(self, world_model: WorldModel) -> None:
         self._world_model = world_model
 
-    def __call__(self, latents: Array, goal: Array) -> Array:
-        return self._world_model.steps_to_go(latents, goal)
+    def __call__(self, latents: Array, tools: Array, goal: Array) -> Array:
+        return self._world_model.steps_to_go(latents, tools, goal)
 
 
-def energies_along(energy: Energy, latents: Array, goal: Array) -> Array:
-    """Energies (N, H) of every step of imagined paths (N, H, D)."""
-    count, horizon, size = latents.shape
-    return energy(latents.reshape(-1, size), goal).reshape(count, horizon)
+def energies_along(energy: Energy, imagined: Imagined, goal: Array) -> Array:
+    """Energies (N, H) of every step of N imagined futures."""
+    latents, tools = (steps.reshape(-1, steps.shape[-1]) for steps in (imagined.latents, imagined.tools))
+    return energy(latents, tools, goal).reshape(imagined.latents.shape[:2])
 
 
 def of_path(along: Array) -> Array:
@@ -45,6 +45,6 @@ def of_path(along: Array) -> Array:
     return np.asarray(along.mean(1) + along[:, -1])
 
 
-def path_energy(energy: Energy, latents: Array, goal: Array) -> Array:
-    """Energy (N,) of imagined paths (N, H, D)."""
-    return of_path(energies_along(energy, latents, goal))
+def path_energy(energy: Energy, imagined: Imagined, goal: Array) -> Array:
+    """Energy (N,) of N imagined futures."""
+    return of_path(energies_along(energy, imagined, goal))

@@ -141,7 +141,7 @@ class RecedingHorizon:
         if observation is None:
             return None
         plan = self._planner.plan(observation)
-        steps = float(self._world_model.steps_to_go(observation.latent[None], self._goal)[0])
+        steps = self._world_model.steps_from(observation, self._goal)
         surprise, caution = self._surprise(stamp_ns)
         action = np.clip(plan.actions[0], -self._action.limit_m, self._action.limit_m)
         self._decisions.append((stamp_ns, action))

@@ -164,11 +164,12 @@ class Mode1Planner(LatentPlanner):
         self.world_model.prepare(propose=[1])
 
     def search(self, observation: Observation) -> Found:
-        latent = observation.latent[None]
-        steps = self.energy(latent, self.goal)
-        left = np.clip(steps, 1.0, self.world_model.max_steps)
-        proposed = self.world_model.propose(latent, self.goal, left).reshape(1, -1, self.action.dim)
-        return Found(self.allow(proposed, observation)[0], float(steps[0]), 1)
+        model = self.world_model
+        steps = model.steps_from(observation, self.goal)
+        left = np.clip(np.array([steps], np.float32), 1.0, model.max_steps)
+        tool = model.normalise(observation.tool)[None]
+        block = model.propose(observation.latent[None], tool, self.goal, left)
+        return Found(self.allow(block.reshape(1, -1, self.action.dim), observation)[0], steps, 1)
 
 
 class CemPlanner(LatentPlanner):
@@ -229,10 +230,11 @@ class Mode2Planner(LatentPlanner):
         super().__init__(bundle, seed, budget)
         self.name, self.refiner, self.horizon = name, refiner or REFINERS[name], horizon
         self._model = _differentiable(bundle, name) if self.refiner.needs_gradient else None
+        self._fractions = np.linspace(0, 1, self.arrival_count, dtype=np.float32)
         self._prepare()
 
     def search(self, observation: Observation) -> Found:
-        steps = float(self.energy(observation.latent[None], self.goal)[0])
+        steps = self.world_model.steps_from(observation, self.goal)
         near = steps <= self.trusted_steps
         arrivals = self.arrivals(steps)
         full = Allowance(self.horizon, self.refiner.full if near else Effort(0, 0))
@@ -252,7 +254,7 @@ class Mode2Planner(LatentPlanner):
     def arrivals(self, steps: float) -> Array:
         """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away."""
         latest = min(max(self.latest_arrival * steps, self.least_latest), self.world_model.max_steps)
-        return np.linspace(1, latest, self.arrival_count, dtype=np.float32)
+        return 1 + self._fractions * np.float32(latest - 1)
 
     def _imagine(self, observation: Observation, arrivals: Array, others: Array) -> tuple[Array, Array]:
         """Mode-1's sequences for `arrivals`, then `others` (M, T, A), all made allowed; their energies."""
@@ -261,12 +263,12 @@ class Mode2Planner(LatentPlanner):
         blocks = self.allow(others, observation).reshape(len(others), horizon, model.block_dim)
         imagined = model.rollout_reflex(observation, self.goal, arrivals, blocks)
         proposed = imagined.actions.reshape(len(imagined.actions), -1, dim)
-        sequences, latents = self.allow(proposed, observation), imagined.latents
+        sequences = self.allow(proposed, observation)
         if (np.abs(sequences - proposed) > 1e-6).any():
             # The reflex led out of what is allowed: what comes of the allowed part is to be imagined anew.
             again = sequences.reshape(-1, horizon, model.block_dim)
-            latents = model.rollout(observation, again).latents
-        energies = path_energy(self.energy, latents, self.goal)
+            imagined = model.rollout(observation, again)
+        energies = path_energy(self.energy, imagined, self.goal)
         energies[np.isnan(energies)] = np.inf  # which would be the least otherwise
         self.budget.seeding.learn(len(sequences), horizon, self.budget.clock() - began)
         return sequences, energies

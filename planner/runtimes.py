@@ -26,6 +26,7 @@ from perception.runtimes.registry import REFERENCE, offer_of, offers, runtime_na
 from planner.accuracy import LEAST_COSINE, LEAST_OVERLAP, LEAST_SPEARMAN, Accuracy, measure_accuracy
 from planner.bundle import Bundle, BundleInfo, load_bundle
 from planner.contract import Observation
+from planner.energy import TimeToGo, path_energy
 from planner.errors import RuntimeRefused
 from planner.held_out import HeldOut
 
@@ -210,13 +211,13 @@ def _open_decision(bundle: Bundle) -> Callable[[], None]:
     image = rng.integers(0, 256, (1, info.image_size, info.image_size, 3), dtype=np.uint8)
     tool = np.array(info.tool.mean, np.float32)
     encoder, model = bundle.encoder(), bundle.world_model()
+    energy = TimeToGo(model)
     model.prepare(predict=[CANDIDATES], steps_to_go=[CANDIDATES * HORIZON])
     actions = rng.uniform(-1, 1, (CANDIDATES, HORIZON, model.block_dim)).astype(np.float32)
 
     def decide() -> None:
         latent = encoder.encode(image)[0]
-        imagined = model.rollout(Observation(latent, latent, tool, 0), actions).latents
-        model.steps_to_go(imagined.reshape(-1, imagined.shape[-1]), latent)
+        path_energy(energy, model.rollout(Observation(latent, latent, tool, 0), actions), latent)
 
     return decide
 

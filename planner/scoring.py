@@ -6,7 +6,7 @@ import numpy as np
 
 from planner.contract import Array, Observation
 from planner.energy import Energy, energies_along, of_path
-from planner.world_model import WorldModel
+from planner.world_model import Imagined, WorldModel
 
 # Below this, imagining fewer of them takes as long.
 FEW = 8
@@ -35,17 +35,17 @@ class PathCost:
         count, horizon, _ = blocks.shape
         going_on = going_on_of(count, self._kept)
         if going_on >= count or horizon < 2:
-            return of_path(self._along(self._model.rollout(self._observation, blocks).latents))
+            return of_path(self._along(self._model.rollout(self._observation, blocks)))
         half = horizon // 2
         first = self._model.rollout(self._observation, blocks[:, :half])
-        early = self._along(first.latents)
+        early = self._along(first)
         hopes = of_path(early)
         hopes[0] = -np.inf
         better = np.sort(np.argpartition(hopes, going_on - 1)[:going_on])
         second = self._model.rollout(first.end.take(better), blocks[better, half:])
         costs = np.full(count, np.inf, np.float32)
-        costs[better] = of_path(np.concatenate([early[better], self._along(second.latents)], axis=1))
+        costs[better] = of_path(np.concatenate([early[better], self._along(second)], axis=1))
         return costs
 
-    def _along(self, latents: Array) -> Array:
-        return energies_along(self._energy, latents, self._goal)
+    def _along(self, imagined: Imagined) -> Array:
+        return energies_along(self._energy, imagined, self._goal)

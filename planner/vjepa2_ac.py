@@ -87,9 +87,9 @@ class VJepa2AcModel:
 
         return energies
 
-    def steps_to_go(self, latents: Array, goal: Array) -> Array:
-        """Infinite (N,): nothing was learned of how far goals are, so none is ever taken for reached."""
-        return np.full(len(latents), np.inf, np.float32)
+    def steps_from(self, observation: Observation, goal: Array) -> float:
+        """Infinite: nothing was learned of how far goals are, so none is ever taken for reached."""
+        return float("inf")
 
 
 def feature_distance(latents: Array, goal: Array) -> Array:

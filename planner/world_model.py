@@ -6,12 +6,13 @@ metres outside, normalised inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.runtimes.contract import Session
 from planner.bundle import Bundle
 from planner.contract import Array, Observation
 
@@ -30,9 +31,11 @@ class State:
 
 @dataclass(frozen=True)
 class Imagined:
-    """N imagined futures of H steps: `latents` (N, H, D), the blocks (N, H, block·A) of them, the `end`."""
+    """N imagined futures of H steps: `latents` (N, H, D), normalised `tools` (N, H, P), the blocks
+    (N, H, block·A) that led there, the `end`."""
 
     latents: Array
+    tools: Array
     actions: Array
     end: State
 
@@ -45,8 +48,10 @@ class WorldModel:
         self.block_dim = bundle.action.block * bundle.action.dim
         state = {"latent": size, "previous": size, "tool": bundle.info.tool.dim}
         self._predictor = bundle.open(graphs.predictor, {**state, "actions": self.block_dim})
-        self._proposal = bundle.open(graphs.proposal, {"latent": size, "goal": size, "steps_left": 1})
-        self._energy = bundle.open(graphs.energy, {"latent": size, "goal": size})
+        told = {"tool": bundle.info.tool.dim}
+        self._proposal = bundle.open(graphs.proposal, {"latent": size, "goal": size, "steps_left": 1}, told)
+        self._energy = bundle.open(graphs.energy, {"latent": size, "goal": size}, told)
+        self.heads_told_tool = _is_told(self._energy)
         self._tool_mean = np.array(bundle.info.tool.mean, dtype=np.float32)
         self._tool_std = np.array(bundle.info.tool.std, dtype=np.float32)
         self.max_steps = bundle.info.max_steps
@@ -74,35 +79,43 @@ class WorldModel:
         """Tool states (..., P) in metres as the model takes them."""
         return ((tool - self._tool_mean) / self._tool_std).astype(np.float32)
 
-    def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
-        """Mode-1: the block (N, block·A) that leads from `latents` (N, D) to `goal` (D,) in (N,) steps.
+    def propose(self, latents: Array, tools: Array, goal: Array, steps_left: Array) -> Array:
+        """Mode-1: the block (N, block·A) that leads to `goal` (D,) in (N,) steps, from `latents` (N, D) and
+        normalised `tools` (N, P).
 
         Of the answers that the reflex has, the likeliest; in bundles of before it has but one.
         """
         inputs = {
             "latent": latents,
-            "goal": np.broadcast_to(goal, latents.shape),
+            "goal": _rows(goal, len(latents)),
             "steps_left": steps_left[:, None].astype(np.float32),
         }
-        actions, *logits = self._proposal.run(inputs)
+        actions, *logits = _run_head(self._proposal, inputs, tools)
         if not logits:
             return np.asarray(actions)
         return np.asarray(actions)[np.arange(len(latents)), np.argmax(logits[0], axis=1)]
 
-    def steps_to_go(self, latents: Array, goal: Array) -> Array:
-        """Learned time-to-go (N,) in model steps from `latents` (N, D) to `goal` (D,)."""
-        (steps,) = self._energy.run({"latent": latents, "goal": np.broadcast_to(goal, latents.shape)})
+    def steps_to_go(self, latents: Array, tools: Array, goal: Array) -> Array:
+        """Learned time-to-go (N,) in model steps from `latents` (N, D), where normalised tool states are
+        `tools` (N, P), to `goal` (D,)."""
+        inputs = {"latent": latents, "goal": _rows(goal, len(latents))}
+        (steps,) = _run_head(self._energy, inputs, tools)
         return np.asarray(steps)
+
+    def steps_from(self, observation: Observation, goal: Array) -> float:
+        """Learned time-to-go in model steps from an observation to `goal` (D,)."""
+        tool = self.normalise(observation.tool)
+        return float(self.steps_to_go(observation.latent[None], tool[None], goal)[0])
 
     def rollout(self, start: Observation | State, actions: Array) -> Imagined:
         """Imagine N action sequences (N, H, block·A) from an observation, or each from its own state."""
         count, horizon, _ = actions.shape
         state = self._state(start, count) if isinstance(start, Observation) else start
-        latents = np.empty((count, horizon, state.latent.shape[1]), np.float32)
+        latents, tools = _room_for(state, horizon)
         for step in range(horizon):
             state = self._advance(state, np.ascontiguousarray(actions[:, step]))
-            latents[:, step] = state.latent
-        return Imagined(latents, actions, state)
+            latents[:, step], tools[:, step] = state.latent, state.tool
+        return Imagined(latents, tools, actions, state)
 
     def rollout_reflex(
         self, observation: Observation, goal: Array, arrivals: Array, others: Array
@@ -111,15 +124,16 @@ class WorldModel:
         those of `others` (M, H, block·A), sequences imagined along with them for H steps as they are."""
         reflexes, horizon = len(arrivals), others.shape[1]
         state = self._state(observation, reflexes + len(others))
-        latents = np.empty((len(state.latent), horizon, state.latent.shape[1]), np.float32)
+        latents, tools = _room_for(state, horizon)
         actions = np.empty((len(state.latent), horizon, self.block_dim), np.float32)
         actions[reflexes:] = others
         for step in range(horizon):
             left = np.maximum(arrivals - step, 1)
-            actions[:reflexes, step] = self.propose(state.latent[:reflexes], goal, left)
+            now, tool = state.latent[:reflexes], state.tool[:reflexes]
+            actions[:reflexes, step] = self.propose(now, tool, goal, left)
             state = self._advance(state, np.ascontiguousarray(actions[:, step]))
-            latents[:, step] = state.latent
-        return Imagined(latents, actions, state)
+            latents[:, step], tools[:, step] = state.latent, state.tool
+        return Imagined(latents, tools, actions, state)
 
     def _advance(self, state: State, actions: Array) -> State:
         following, tool = self.predict(state.latent, state.previous, state.tool, actions)
@@ -127,8 +141,26 @@ class WorldModel:
 
     def _state(self, observation: Observation, count: int) -> State:
         tool = self.normalise(observation.tool)
-        return State(
-            np.tile(observation.latent, (count, 1)),
-            np.tile(observation.previous, (count, 1)),
-            np.tile(tool, (count, 1)),
-        )
+        return State(*(_rows(row, count) for row in (observation.latent, observation.previous, tool)))
+
+
+def _run_head(head: Session, inputs: dict[str, Array], tools: Array) -> Sequence[Array]:
+    """The outputs of a head for `inputs`, which is told the normalised `tools` (N, P) if it asks for them."""
+    return head.run(inputs | {"tool": tools} if _is_told(head) else inputs)
+
+
+def _is_told(head: Session) -> bool:
+    return any(port.name == "tool" for port in head.inputs)
+
+
+def _rows(row: Array, count: int) -> Array:
+    """`count` times the one row (D,). Of all that numpy has for it the quickest, and it is in every call."""
+    return row[None].repeat(count, axis=0)
+
+
+def _room_for(states: State, horizon: int) -> tuple[Array, Array]:
+    """For the latents (N, H, D) and tools (N, H, P) that follow on N states."""
+    latents, tools = (
+        np.empty((len(rows), horizon, rows.shape[1]), np.float32) for rows in (states.latent, states.tool)
+    )
+    return latents, tools

@@ -27,6 +27,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "steps": 4,
     "head_batch": 16,
     "head_steps": 6,
+    "heads_told_tool": True,
     "monitor_every": 2,
     "checkpoint_every": 1,
 }

@@ -42,6 +42,7 @@ class TrainConfig(BaseModel):
     time_to_go_weight: float = 0.1
     displacement_weight: float = 0.0
 
+    heads_told_tool: bool = Field(default=False, description="proposal and energy are told the tool's state")
     head_steps: int = Field(default=6000, ge=1, description="steps of proposal and energy on frozen latents")
     head_batch: int = Field(default=1024, ge=2)
     head_learning_rate: float = Field(default=1e-3, gt=0)

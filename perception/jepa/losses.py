@@ -154,17 +154,22 @@ def _goal_terms(
     """
     count, max_steps = goals.shape[1], models.energy.max_steps
     now = latents[:, :-1, None].expand(-1, -1, count, -1)
+    tool = sample.tool[:, :-1, None].expand(-1, -1, count, -1)
     goal = goals[:, None].expand_as(now)
     left = sample.steps_left[:, :-1]
     later = (left >= 0) & (left <= max_steps)
     others = goals[:, 0].unflatten(0, (-1, together)).roll(1, dims=1).flatten(0, 1)
-    logits = models.energy(torch.cat([now[later], latents[:, 0]]), torch.cat([goal[later], others])).float()
+    logits = models.energy(
+        torch.cat([now[later], latents[:, 0]]),
+        torch.cat([goal[later], others]),
+        torch.cat([tool[later], sample.tool[:, 0]]),
+    ).float()
     elsewhere = torch.full((len(others),), max_steps + 1)
     time_to_go = _mean_over_processes(
         functional.cross_entropy(logits, torch.cat([left[later], elsewhere]), reduction="none")
     )
     moving = later & (left > 0)
-    answers, logits = models.proposal(now[moving], goal[moving], left[moving].float()[:, None])
+    answers, logits = models.proposal(now[moving], goal[moving], left[moving].float()[:, None], tool[moving])
     taken = sample.actions[:, :, None].expand(-1, -1, count, -1)[moving]
     return _mean_over_processes(reflex_misses(answers, logits, taken)), time_to_go
 

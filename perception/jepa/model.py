@@ -3,6 +3,9 @@
     image ──encoder──→ z                  (z, z − z_prev, tool, action block) ──predictor──→ next z, next tool
     (z, z_goal, steps left) ──proposal──→ action block       (z, z_goal) ──energy──→ steps to go
 
+Where a task needs the hand's place to a centimetre, as a grasp does, proposal and energy are told the tool's
+state now as well: the joints know it exactly, a picture along whose view it moves hardly does.
+
 One step of the world model is one action block: `block` actions of 0.1 s each. Actions are in units of the
 action limit (−1…1), tool positions are normalised by `Normaliser`.
 """
@@ -115,50 +118,69 @@ def _mlp(inputs: int, outputs: int, width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
+def _told(inputs: list[Tensor], tool: Tensor | None, tool_dim: int) -> Tensor:
+    """A head's `inputs` (N, …) side by side, with the tool states (N, P) if it is one that is told them."""
+    if tool_dim:
+        assert tool is not None
+        inputs = [*inputs, tool]
+    return torch.cat(inputs, dim=1)
+
+
 class Proposal(nn.Module):
     """Mode-1: goal-conditioned inverse dynamics, (z, z_goal, steps left float (N, 1)) → what may be done.
 
     Where several ways lead to the goal, left or right around the object, their mean leads nowhere. So there
     are `ANSWERS`, as in a mixture density network (Bishop 1994): actions (N, K, block·A) in −1…1, and the
-    logits (N, K) of how likely each is.
+    logits (N, K) of how likely each is. With a `tool_dim` it is told normalised tool states (N, P) too.
     """
 
     ANSWERS = 4
     layers: nn.Sequential
     steps: Tensor
 
-    def __init__(self, latent_dim: int, action_dim: int, max_steps: int, width: int = 512) -> None:
+    def __init__(
+        self, latent_dim: int, action_dim: int, max_steps: int, tool_dim: int = 0, width: int = 512
+    ) -> None:
         super().__init__()
-        self.layers = _mlp(2 * latent_dim + max_steps + 1, self.ANSWERS * (action_dim + 1), width, hidden=3)
+        inputs = 2 * latent_dim + max_steps + 1 + tool_dim
+        self.tool_dim = tool_dim
+        self.layers = _mlp(inputs, self.ANSWERS * (action_dim + 1), width, hidden=3)
         self.register_buffer("steps", torch.arange(max_steps + 1, dtype=torch.float32), persistent=False)
 
-    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, latent: Tensor, goal: Tensor, steps_left: Tensor, tool: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         # A soft one-hot: fractional steps lie between their neighbours.
         code = torch.relu(1.0 - (steps_left - self.steps).abs())
-        answers = self.layers(torch.cat([latent, goal, code], dim=1)).unflatten(1, (self.ANSWERS, -1))
+        known = _told([latent, goal, code], tool, self.tool_dim)
+        answers = self.layers(known).unflatten(1, (self.ANSWERS, -1))
         return torch.tanh(answers[..., :-1]), answers[..., -1]
 
 
 class Energy(nn.Module):
-    """Learned time-to-go: (z, z_goal) → logits (N, max_steps + 2) over steps to go, the last: elsewhere."""
+    """Learned time-to-go: (z, z_goal) → logits (N, max_steps + 2) over steps to go, the last: elsewhere.
+
+    With a `tool_dim` it is told normalised tool states (N, P) too.
+    """
 
     steps: Tensor
 
-    def __init__(self, latent_dim: int, max_steps: int, width: int = 512) -> None:
+    def __init__(self, latent_dim: int, max_steps: int, tool_dim: int = 0, width: int = 512) -> None:
         super().__init__()
-        self.max_steps = max_steps
-        self.layers = _mlp(3 * latent_dim, max_steps + 2, width, hidden=3)
+        self.max_steps, self.tool_dim = max_steps, tool_dim
+        self.layers = _mlp(3 * latent_dim + tool_dim, max_steps + 2, width, hidden=3)
         elsewhere = torch.tensor([ELSEWHERE_FACTOR * max_steps])
         steps = torch.cat([torch.arange(max_steps + 1, dtype=torch.float32), elsewhere])
         self.register_buffer("steps", steps, persistent=False)
 
-    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
-        return self.layers(torch.cat([latent, goal, goal - latent], dim=1))
+    def forward(self, latent: Tensor, goal: Tensor, tool: Tensor | None = None) -> Tensor:
+        return self.layers(_told([latent, goal, goal - latent], tool, self.tool_dim))
 
-    def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
+    def steps_to_go(self, latent: Tensor, goal: Tensor, tool: Tensor | None = None) -> Tensor:
         """Optimistic steps to go (N,): the soft minimum over the classes' steps, weighed by probability.
 
         Play wanders, so the expected time of its hindsight goals is far above the shortest. The soft minimum,
         at a temperature of one step, stays near the quickest way that play has shown.
         """
-        return -torch.logsumexp(functional.log_softmax(self(latent, goal), dim=1) - self.steps, dim=1)
+        shares = functional.log_softmax(self(latent, goal, tool), dim=1)
+        return -torch.logsumexp(shares - self.steps, dim=1)

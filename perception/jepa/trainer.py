@@ -88,8 +88,9 @@ class Trainer:
         share_batch_statistics(self.encoder)
         self.predictor = Predictor(config.latent_dim, info.tool_dim, action_dim)
         self.inverse = InverseDynamics(config.latent_dim, action_dim)
-        self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps)
-        self.energy = Energy(config.latent_dim, config.max_steps)
+        told = info.tool_dim if config.heads_told_tool else 0
+        self.proposal = Proposal(config.latent_dim, action_dim, config.max_steps, told)
+        self.energy = Energy(config.latent_dim, config.max_steps, told)
         self.displacement = Displacement(config.latent_dim, info.tool_dim)
         self.world_model_optimiser = self._optimiser(list(self._models().values()), config.learning_rate)
         self.head_optimiser = self._optimiser([self.proposal, self.energy], config.head_learning_rate)
@@ -182,6 +183,7 @@ class Trainer:
         pairs = GoalPairs(
             self.info,
             encode_views(self.encoder, frames, self.info, views),
+            self.normaliser(self.training.tool),
             self.training.actions,
             config.block,
             config.max_steps,
@@ -191,20 +193,17 @@ class Trainer:
             for step in range(self.head_step, config.head_steps):
                 started = time.monotonic()
                 _anneal(self.head_optimiser, config.head_learning_rate, step, config.head_steps)
-                latent, goal, steps, action, following = (
-                    part[share] for part in pairs.proposal_batch(config.seed, step, config.head_batch)
-                )
+                done = pairs.proposal_batch(config.seed, step, config.head_batch, share)
+                judged = pairs.energy_batch(config.seed, step, config.head_batch, share)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     with torch.no_grad():
-                        before = self.energy.steps_to_go(latent, goal)
-                        after = self.energy.steps_to_go(following, goal)
+                        before = self.energy.steps_to_go(done.latent, done.goal, done.tool)
+                        after = self.energy.steps_to_go(done.following, done.goal, done.following_tool)
                         weights = advantage_weights(before, after, config.advantage_temperature)
-                    proposed, logits = self.proposal(latent, goal, steps)
-                    reflex = (weights * reflex_misses(proposed, logits, action)).mean()
-                    latent, goal, label = (
-                        part[share] for part in pairs.energy_batch(config.seed, step, config.head_batch)
-                    )
-                    time_to_go = steps_to_go_loss(self.energy(latent, goal).float(), label)
+                    proposed, logits = self.proposal(done.latent, done.goal, done.steps_left, done.tool)
+                    reflex = (weights * reflex_misses(proposed, logits, done.taken)).mean()
+                    logits = self.energy(judged.latent, judged.goal, judged.tool)
+                    time_to_go = steps_to_go_loss(logits.float(), judged.steps_to_go)
                 means = mean_of_processes(torch.stack([reflex, time_to_go]).detach())
                 self._descend(self.head_optimiser, reflex + time_to_go, "heads", step)
                 self.head_step = step + 1

@@ -122,8 +122,33 @@ class Windows:
         )
 
 
+class ReflexBatch(NamedTuple):
+    """z (B, D), normalised tool (B, P), z_goal (B, D), steps left (B, 1), the block taken (B, block·A), and z
+    (B, D) and tool (B, P) after it."""
+
+    latent: Tensor
+    tool: Tensor
+    goal: Tensor
+    steps_left: Tensor
+    taken: Tensor
+    following: Tensor
+    following_tool: Tensor
+
+
+class EnergyBatch(NamedTuple):
+    """z (B, D), normalised tool (B, P), z_goal (B, D), steps to go int64 (B,)."""
+
+    latent: Tensor
+    tool: Tensor
+    goal: Tensor
+    steps_to_go: Tensor
+
+
 class GoalPairs:
-    """Hindsight goals for the heads: a latent, a later latent of the same episode, the actions in between."""
+    """Hindsight goals for the heads: a latent, a later latent of the same episode, the actions in between.
+
+    Batches come with the normalised tool states (B, P) of where they start.
+    """
 
     ELSEWHERE_SHARE = 0.2
 
@@ -131,39 +156,41 @@ class GoalPairs:
         self,
         info: DatasetInfo,
         latents: NDArray[np.float32],
+        tool: NDArray[np.float32],
         actions: NDArray[np.float32],
         block: int,
         max_steps: int,
     ) -> None:
-        """`latents` (V·E, T+1, D), of V views of the episodes one after the other; `actions` (E, T, A) m."""
+        """`latents` (V·E, T+1, D), of V views of the episodes one after the other; normalised `tool` states
+        (E, T+1, P); `actions` (E, T, A) m."""
         self.latents = latents
         self.block = block
         self.max_steps = max_steps
         views = len(latents) // len(actions)
+        self.tool = np.tile(tool, (views, 1, 1))
         self.actions = np.tile(actions / np.float32(info.action_limit_m), (views, 1, 1))
         self.steps, self.session = info.steps, info.session
 
-    def proposal_batch(
-        self, seed: int, step: int, batch: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """z (B, D), z_goal (B, D), steps left (B, 1), the block taken (B, block·A), z after it (B, D)."""
+    def proposal_batch(self, seed: int, step: int, batch: int, share: slice = slice(None)) -> ReflexBatch:
+        """For the reflex, with what comes of the block that was taken. Of the whole batch only `share`."""
         rng = np.random.default_rng([seed, step, 1])
         episode, now, steps = self._pairs(rng, batch, least=1)
+        episode, now, steps = episode[share], now[share], steps[share]
         every = now[:, None] + np.arange(self.block)
-        actions = self.actions[episode[:, None], every].reshape(batch, -1)
-        return (
-            torch.from_numpy(self.latents[episode, now]),
-            torch.from_numpy(self.latents[episode, now + self.block * steps]),
-            torch.from_numpy(steps.astype(np.float32)[:, None]),
-            torch.from_numpy(np.ascontiguousarray(actions)),
-            torch.from_numpy(self.latents[episode, now + self.block]),
+        actions = self.actions[episode[:, None], every].reshape(len(episode), -1)
+        return ReflexBatch(
+            latent=torch.from_numpy(self.latents[episode, now]),
+            tool=torch.from_numpy(self.tool[episode, now]),
+            goal=torch.from_numpy(self.latents[episode, now + self.block * steps]),
+            steps_left=torch.from_numpy(steps.astype(np.float32)[:, None]),
+            taken=torch.from_numpy(np.ascontiguousarray(actions)),
+            following=torch.from_numpy(self.latents[episode, now + self.block]),
+            following_tool=torch.from_numpy(self.tool[episode, now + self.block]),
         )
 
-    def energy_batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """z (B, D), z_goal (B, D), steps to go int64 (B,).
-
-        A share of the goals is from other episodes of the session.
-        """
+    def energy_batch(self, seed: int, step: int, batch: int, share: slice = slice(None)) -> EnergyBatch:
+        """For the energy. A share of the goals is from other episodes of the session. Of the whole batch only
+        `share`."""
         rng = np.random.default_rng([seed, step, 2])
         episode, now, steps = self._pairs(rng, batch, least=0)
         goal_episode, goal_at = episode.copy(), now + self.block * steps
@@ -175,10 +202,11 @@ class GoalPairs:
         goal_episode[elsewhere] = episode[elsewhere] - place + others
         goal_at[elsewhere] = rng.integers(self.steps + 1, size=count)
         label = np.where(elsewhere, self.max_steps + 1, steps)
-        return (
-            torch.from_numpy(self.latents[episode, now]),
-            torch.from_numpy(self.latents[goal_episode, goal_at]),
-            torch.from_numpy(label),
+        return EnergyBatch(
+            latent=torch.from_numpy(self.latents[episode, now][share]),
+            tool=torch.from_numpy(self.tool[episode, now][share]),
+            goal=torch.from_numpy(self.latents[goal_episode, goal_at][share]),
+            steps_to_go=torch.from_numpy(label[share]),
         )
 
     def _pairs(

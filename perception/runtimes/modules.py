@@ -25,14 +25,14 @@ Weights = dict[str, Tensor]
 
 
 class StepsToGo(nn.Module):
-    """What the energy graph computes: (z, z_goal) → steps to go (N,)."""
+    """What the energy graph computes: (z, z_goal), with the tool's state if it is told → steps to go (N,)."""
 
     def __init__(self, energy: Energy) -> None:
         super().__init__()
         self.energy = energy
 
-    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
-        return self.energy.steps_to_go(latent, goal)
+    def forward(self, latent: Tensor, goal: Tensor, tool: Tensor | None = None) -> Tensor:
+        return self.energy.steps_to_go(latent, goal, tool)
 
 
 class OfFrames(nn.Module):
@@ -72,7 +72,7 @@ class OneAnswer(nn.Module):
         *layers, _ = proposal.layers
         self.layers = nn.Sequential(*layers, nn.Linear(width, action_dim))
 
-    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, goal: Tensor, steps_left: Tensor, tool: Tensor | None = None) -> Tensor:
         code = torch.relu(1.0 - (steps_left - self.steps).abs())
         return torch.tanh(self.layers(torch.cat([latent, goal, code], dim=1)))
 
@@ -120,17 +120,24 @@ def _predictor(rows: Rows, weights: Weights) -> nn.Module:
 
 def _proposal(rows: Rows, weights: Weights) -> nn.Module:
     latent_dim, width = rows["latent"][0], len(weights["layers.0.bias"])
-    max_steps = weights["layers.0.weight"].shape[1] - 2 * latent_dim - 1
+    tool_dim = _told_of(rows)
+    max_steps = weights["layers.0.weight"].shape[1] - 2 * latent_dim - tool_dim - 1
     action_dim = rows["actions"][-1]
-    proposal = Proposal(latent_dim, action_dim, max_steps, width)
+    proposal = Proposal(latent_dim, action_dim, max_steps, tool_dim, width)
     return _loaded(proposal if "logits" in rows else OneAnswer(proposal, width, action_dim), weights)
 
 
 def _energy(rows: Rows, weights: Weights) -> nn.Module:
     last = max((key for key in weights if key.endswith(".bias")), key=lambda key: int(key.split(".")[1]))
-    energy = Energy(rows["latent"][0], len(weights[last]) - 2, len(weights["layers.0.bias"]))
+    max_steps, width = len(weights[last]) - 2, len(weights["layers.0.bias"])
+    energy = Energy(rows["latent"][0], max_steps, _told_of(rows), width)
     energy.load_state_dict(weights)
     return StepsToGo(energy)
+
+
+def _told_of(rows: Rows) -> int:
+    """How wide a tool state the head with these ports is told; 0 for none."""
+    return rows["tool"][0] if "tool" in rows else 0
 
 
 def _loaded(module: nn.Module, weights: Weights) -> nn.Module:

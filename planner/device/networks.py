@@ -53,16 +53,16 @@ class Networks(nn.Module):
         following, moved = self._predictor(latents, previous, tools, blocks)
         return following, moved
 
-    def _propose(self, latents: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
+    def _propose(self, latents: Tensor, tools: Tensor, goal: Tensor, steps_left: Tensor) -> Tensor:
         """The reflex's likeliest block (N, block·A) for steps left (N,); in older bundles it has but one."""
-        answers = self._proposal(latents, goal.expand_as(latents), steps_left[:, None])
+        answers = self._proposal(latents, goal.expand_as(latents), steps_left[:, None], tools)
         if isinstance(answers, Tensor):
             return answers
         actions, logits = answers
         likeliest = logits.argmax(1)[:, None, None].expand(-1, 1, actions.shape[2])
         return actions.gather(1, likeliest).squeeze(1)
 
-    def _steps_to_go(self, latents: Tensor, goal: Tensor) -> Tensor:
+    def _steps_to_go(self, latents: Tensor, tools: Tensor, goal: Tensor) -> Tensor:
         """Learned time-to-go (N,) in model steps."""
-        steps: Tensor = self._energy(latents, goal.expand_as(latents))
+        steps: Tensor = self._energy(latents, goal.expand_as(latents), tools)
         return steps

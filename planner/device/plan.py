@@ -101,7 +101,7 @@ class Mode2Plan(nn.Module):
         """Outputs of `inputs` and the `last` plan (T, A), refined by the first `iterations` of the search."""
         latent, previous, goal, tool, passed = inputs.split(self._widths)
         start = State(latent[None], previous[None], ((tool - self.tool_mean) / self.tool_std)[None])
-        steps = self.networks.steps_to_go(start.latent, goal)
+        steps = self.networks.steps_to_go(start.latent, start.tool, goal)
         near = steps <= self.trusted_steps
         seeds = self._seeds(start, goal, tool, steps, self._rest(last, passed))
         energies = self._energies(start, goal, seeds)
@@ -132,7 +132,8 @@ class Mode2Plan(nn.Module):
         arrivals = 1 + self.fractions * (latest.clamp(max=self.max_steps) - 1)
         state, blocks = _rows(start, len(arrivals)), []
         for step in range(self._horizon):
-            blocks.append(self.networks.propose(state.latent, goal, (arrivals - step).clamp(min=1)))
+            left = (arrivals - step).clamp(min=1)
+            blocks.append(self.networks.propose(state.latent, state.tool, goal, left))
             state = self._advance(state, blocks[-1])
         reflex = torch.stack(blocks, 1).unflatten(2, (self._block, self.dim)).flatten(1, 2)
         return self.limits(torch.cat([reflex, torch.stack([rest, torch.zeros_like(rest)])]), tool)
@@ -160,12 +161,16 @@ class Mode2Plan(nn.Module):
 
     def _imagine(self, state: State, goal: Tensor, blocks: Tensor) -> tuple[State, Tensor]:
         """Where blocks (N, H, block·A) lead, and the energies (N, H) along the way."""
-        latents = []
+        passed = []
         for block in blocks.unbind(1):
             state = self._advance(state, block)
-            latents.append(state.latent)
-        along = self.networks.steps_to_go(torch.stack(latents, 1).flatten(0, 1), goal)
-        return state, along.unflatten(0, (len(blocks), len(latents)))
+            passed.append(state)
+        latents, tools = (
+            torch.stack([getattr(each, name) for each in passed], 1).flatten(0, 1)
+            for name in ("latent", "tool")
+        )
+        along = self.networks.steps_to_go(latents, tools, goal)
+        return state, along.unflatten(0, (len(blocks), len(passed)))
 
     def _advance(self, state: State, block: Tensor) -> State:
         following, tool = self.networks.predict(*state, block)

@@ -41,6 +41,8 @@ class Cem:
             costs = cost_of(problem, sequences)
             best.offer(sequences, costs)
             candidates, done = candidates + len(sequences), iteration + 1
+            if done == effort.iterations:
+                break
             order = np.argsort(costs)[: self.elites]
             elite = sequences[order[np.isfinite(costs[order])]]
             if len(elite):

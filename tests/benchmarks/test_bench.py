@@ -15,7 +15,6 @@ from benchmarks.timing import ROUNDS, Case, measure
 from hardware.robot import load_robot
 from hardware.safety.status import SafetyState
 from planner.bundle import load_bundle
-from planner.energy import TimeToGo
 from planner.optimisers.cem import Cem
 from planner.planners import Mode2Planner
 from planner.registry import make_planner
@@ -143,9 +142,9 @@ def test_the_scenes_are_what_the_camera_sees_far_from_the_goal_and_near_it():
     assert near.steps < Mode2Planner.trusted_steps < far.steps
     np.testing.assert_array_equal(far.goal, near.goal)
     assert np.abs(far.observation.tool - near.observation.tool).max() > 0.01
-    energy = TimeToGo(bundle.world_model())
+    model = bundle.world_model()
     for scene in (far, near):
-        assert energy(scene.observation.latent[None], scene.goal)[0] == pytest.approx(scene.steps)
+        assert model.steps_from(scene.observation, scene.goal) == pytest.approx(scene.steps)
 
 
 def test_the_work_of_a_plan_is_counted_by_the_rows_that_go_through_each_graph(bundle):
@@ -156,7 +155,7 @@ def test_the_work_of_a_plan_is_counted_by_the_rows_that_go_through_each_graph(bu
     each = plans.flops_per_row(bundle)
     assert plans.count_work(bundle, planner, scene) == (1, each["proposal"] + each["energy"])
     dim = bundle.info.latent_dim
-    first_layer, between, last_layer = 2 * 3 * dim * 512, 2 * 2 * 512 * 512, 2 * 512 * 22
+    first_layer, between, last_layer = 2 * (3 * dim + 3) * 512, 2 * 2 * 512 * 512, 2 * 512 * 22
     assert each["energy"] == first_layer + between + last_layer
     planner.plan(scene.observation)
     assert plans.count_work(bundle, planner, scene)[1] == each["proposal"] + each["energy"], "and not twice"

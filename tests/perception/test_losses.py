@@ -158,7 +158,7 @@ class Knowing(torch.nn.Module):
     """A reflex that knows what was done."""
 
     def forward(
-        self, latent: torch.Tensor, goal: torch.Tensor, left: torch.Tensor
+        self, latent: torch.Tensor, goal: torch.Tensor, left: torch.Tensor, tool: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert left.equal((goal - latent)[:, 1:])
         return latent[:, None, 1:].expand(-1, 1, 4), torch.zeros(len(latent), 1)
@@ -169,7 +169,7 @@ class Certain(torch.nn.Module):
 
     max_steps = MAX_STEPS
 
-    def forward(self, latent: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    def forward(self, latent: torch.Tensor, goal: torch.Tensor, tool: torch.Tensor) -> torch.Tensor:
         steps = (goal - latent)[:, 1].long()
         elsewhere = goal[:, 0] != latent[:, 0]
         assert (steps[~elsewhere] >= 0).all() and (steps[~elsewhere] <= MAX_STEPS).all()

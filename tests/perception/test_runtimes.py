@@ -113,7 +113,21 @@ def test_every_runtime_takes_arrays_that_are_not_contiguous(variant: Variant, ti
     inputs = {
         "latent": rows["latent"][::2],
         "goal": np.broadcast_to(rows["goal"][0], (4, rows["goal"].shape[1])),
+        "tool": np.asfortranarray(rows["tool"][:4]),
     }
+    assert gap(reference.run(inputs), session.run(inputs)) <= TOLERANCES[variant.name]
+
+
+@pytest.mark.parametrize("rows", (9, 14, 31, 32, 42, 96))
+def test_a_prepared_batch_is_whole_whatever_pieces_it_goes_through(
+    variant: Variant, tiny_bundle: Path, rows: int
+) -> None:
+    path = tiny_bundle / "predictor.onnx"
+    reference, session = opened(REFERENCE, path), opened(variant, path)
+    for size in (96, rows, 16):
+        session.prepare(size)
+    session.run(random_rows(session.inputs, 96, seed=1))
+    inputs = random_rows(session.inputs, rows, seed=2)
     assert gap(reference.run(inputs), session.run(inputs)) <= TOLERANCES[variant.name]
 
 

@@ -237,7 +237,9 @@ def test_how_far_the_heads_see_decides_how_long_episodes_must_be_and_how_wide_th
     with pytest.raises(TrainingError, match="episodes of 40 actions are too short: .* needs 42"):
         Trainer.begin(tmp_path / "data", tmp_path / "far", config.model_copy(update={"max_steps": 21}))
     near = Trainer.begin(tmp_path / "data", tmp_path / "near", config.model_copy(update={"max_steps": 3}))
-    assert near.energy(torch.zeros(1, 16), torch.ones(1, 16)).shape == (1, 5), "0 to 3, and elsewhere"
+    assert near.energy(torch.zeros(1, 16), torch.ones(1, 16), torch.zeros(1, 3)).shape == (1, 5), (
+        "0 to 3, and elsewhere"
+    )
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_checkpoint(

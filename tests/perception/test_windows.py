@@ -128,7 +128,7 @@ def test_a_share_of_a_batch_is_what_the_whole_has_there(info: DatasetInfo) -> No
 def pairs(info: DatasetInfo, block: int) -> GoalPairs:
     """Latents are (episode, step)."""
     episodes = numbered_episodes()
-    return GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, block, MAX_STEPS)
+    return GoalPairs(info, episodes.tool[:, :, :2], episodes.tool, episodes.actions, block, MAX_STEPS)
 
 
 @given(seeds, steps, st.integers(1, 2))
@@ -137,12 +137,14 @@ def test_the_proposal_learns_the_actions_that_led_to_its_goal(
     info: DatasetInfo, seed: int, step: int, block: int
 ) -> None:
     batch = pairs(info, block).proposal_batch(seed, step, 64)
-    now, goal, left, actions, following = (part.numpy() for part in batch)
+    now, tool, goal, left, actions, following, tool_after = (part.numpy() for part in batch)
     assert left.shape == (64, 1) and actions.shape == (64, block * 2)
     assert 1 <= left.min() and left.max() <= MAX_STEPS
     np.testing.assert_array_equal(goal[:, 0], now[:, 0])
     np.testing.assert_array_equal(goal[:, 1], now[:, 1] + block * left[:, 0])
     np.testing.assert_array_equal(following, now + [0, block])
+    np.testing.assert_array_equal(tool[:, :2], now)
+    np.testing.assert_array_equal(tool_after[:, :2], following)
     for i, taken in enumerate(actions.reshape(64, block, 2).swapaxes(0, 1)):
         np.testing.assert_allclose(taken[:, 0], now[:, 0], atol=1e-5)
         np.testing.assert_allclose(taken[:, 1], now[:, 1] + i, rtol=1e-5)
@@ -153,7 +155,8 @@ def test_the_proposal_learns_the_actions_that_led_to_its_goal(
 def test_the_energy_learns_how_many_steps_away_its_goal_is(
     info: DatasetInfo, seed: int, step: int, block: int
 ) -> None:
-    now, goal, label = (part.numpy() for part in pairs(info, block).energy_batch(seed, step, 256))
+    now, tool, goal, label = (part.numpy() for part in pairs(info, block).energy_batch(seed, step, 256))
+    np.testing.assert_array_equal(tool[:, :2], now)
     assert label.dtype == np.int64
     here = label != ELSEWHERE
     assert 0 <= label[here].min() and label[here].max() <= MAX_STEPS
@@ -162,7 +165,7 @@ def test_the_energy_learns_how_many_steps_away_its_goal_is(
 
 
 def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
-    now, goal, label = (part.numpy() for part in pairs(info, 2).energy_batch(0, 0, 20_000))
+    now, _, goal, label = (part.numpy() for part in pairs(info, 2).energy_batch(0, 0, 20_000))
     elsewhere = label == ELSEWHERE
     assert elsewhere.mean() == pytest.approx(GoalPairs.ELSEWHERE_SHARE, abs=0.01)
     np.testing.assert_array_equal(goal[elsewhere, 0] // info.session, now[elsewhere, 0] // info.session)
@@ -173,7 +176,7 @@ def test_a_fifth_of_the_energy_s_goals_are_elsewhere(info: DatasetInfo) -> None:
 def test_half_of_the_goals_are_near_and_the_rest_spread_over_all_that_the_model_sees(
     info: DatasetInfo,
 ) -> None:
-    label = pairs(info, 2).energy_batch(0, 0, 50_000)[2].numpy()
+    label = pairs(info, 2).energy_batch(0, 0, 50_000).steps_to_go.numpy()
     label = label[label != ELSEWHERE]
     shares = np.bincount(label, minlength=MAX_STEPS + 1) / len(label)
     far = (1 - NEAR_SHARE) / (MAX_STEPS + 1)
@@ -185,8 +188,9 @@ def test_half_of_the_goals_are_near_and_the_rest_spread_over_all_that_the_model_
 @pytest.mark.parametrize("furthest", [1, 5])
 def test_a_model_that_sees_less_far_than_near_has_no_goal_beyond(info: DatasetInfo, furthest: int) -> None:
     episodes = numbered_episodes()
-    goals = GoalPairs(info, episodes.tool[:, :, :2], episodes.actions, 2, furthest)
-    left, label = goals.proposal_batch(0, 0, 500)[2].numpy(), goals.energy_batch(0, 0, 500)[2].numpy()
+    goals = GoalPairs(info, episodes.tool[:, :, :2], episodes.tool, episodes.actions, 2, furthest)
+    left = goals.proposal_batch(0, 0, 500).steps_left.numpy()
+    label = goals.energy_batch(0, 0, 500).steps_to_go.numpy()
     assert set(left.ravel()) == set(range(1, furthest + 1))
     assert set(label) == set(range(furthest + 2))
 

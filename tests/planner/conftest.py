@@ -24,11 +24,14 @@ class ToyWorldModel:
     def prepare(self, **sizes: object) -> None:
         pass
 
-    def steps_to_go(self, latents: Array, goal: Array) -> Array:
+    def steps_to_go(self, latents: Array, tools: Array, goal: Array) -> Array:
         """Both actions of a step at full speed cover two units on each axis."""
         return (np.abs(latents - goal).max(1) / 2).astype(np.float32)
 
-    def propose(self, latents: Array, goal: Array, steps_left: Array) -> Array:
+    def steps_from(self, observation: Observation, goal: Array) -> float:
+        return float(self.steps_to_go(observation.latent[None], observation.tool[None], goal)[0])
+
+    def propose(self, latents: Array, tools: Array, goal: Array, steps_left: Array) -> Array:
         step = np.clip((goal - latents) / (2 * steps_left[:, None]), -1, 1).astype(np.float32)
         return np.tile(step, (1, 2))
 
@@ -36,14 +39,14 @@ class ToyWorldModel:
         moves = actions.reshape(*actions.shape[:2], 2, 2).sum(2)
         here = start.latent if isinstance(start, Observation) else start.latent[:, None]
         latents = (here + moves.cumsum(1)).astype(np.float32)
-        return Imagined(latents, actions, State(latents[:, -1], latents[:, -1], latents[:, -1]))
+        return Imagined(latents, latents, actions, State(latents[:, -1], latents[:, -1], latents[:, -1]))
 
     def rollout_reflex(
         self, observation: Observation, goal: Array, arrivals: Array, others: Array
     ) -> Imagined:
         latent, actions = np.tile(observation.latent, (len(arrivals), 1)), []
         for step in range(others.shape[1]):
-            actions.append(self.propose(latent, goal, np.maximum(arrivals - step, 1)))
+            actions.append(self.propose(latent, latent, goal, np.maximum(arrivals - step, 1)))
             latent = latent + actions[-1].reshape(-1, 2, 2).sum(1)
         return self.rollout(observation, np.concatenate([np.stack(actions, 1), others]))
 

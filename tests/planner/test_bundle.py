@@ -282,5 +282,6 @@ def test_imagining_the_reflex_is_imagining_the_actions_it_chose(bundle: Bundle) 
     reflex = model.rollout_reflex(observation, goal, np.array([2.0, 9.0], np.float32), none)
     assert np.abs(reflex.actions).max() <= 1.0
     np.testing.assert_allclose(model.rollout(observation, reflex.actions).latents, reflex.latents, atol=1e-4)
-    first = model.propose(np.stack([latent, latent]), goal, np.array([2.0, 9.0], np.float32))
+    tools = np.tile(model.normalise(observation.tool), (2, 1))
+    first = model.propose(np.stack([latent, latent]), tools, goal, np.array([2.0, 9.0], np.float32))
     np.testing.assert_allclose(reflex.actions[:, 0], first, atol=1e-6)

@@ -87,12 +87,12 @@ def test_the_exported_world_model_agrees_with_torch(
         model.predict(now, before, tool, actions), predictor(to(now), to(before), to(tool), to(actions))
     ):
         assert_equal(found, expected)
-    proposal = trained(tiny_state, "proposal", Proposal(LATENT_DIM, BLOCK_DIM, MAX_STEPS))
-    answers, logits = proposal(to(now), goals, to(steps_left)[:, None])
+    proposal = trained(tiny_state, "proposal", Proposal(LATENT_DIM, BLOCK_DIM, MAX_STEPS, 3))
+    answers, logits = proposal(to(now), goals, to(steps_left)[:, None], to(tool))
     likeliest = torch.stack([answers[row, best] for row, best in enumerate(logits.argmax(1))])
-    assert_equal(model.propose(now, goal, steps_left), likeliest)
-    energy = trained(tiny_state, "energy", Energy(LATENT_DIM, MAX_STEPS))
-    assert_equal(model.steps_to_go(now, goal), energy.steps_to_go(to(now), goals))
+    assert_equal(model.propose(now, tool, goal, steps_left), likeliest)
+    energy = trained(tiny_state, "energy", Energy(LATENT_DIM, MAX_STEPS, 3))
+    assert_equal(model.steps_to_go(now, tool, goal), energy.steps_to_go(to(now), goals, to(tool)))
 
 
 def test_a_bundle_holds_graphs_weights_and_a_card(tiny_bundle: Path, tiny_state: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from planner.energy import latent_distance, path_energy
 from planner.errors import PlannerError
 from planner.planners import CemPlanner, Mode1Planner, Mode2Planner
 from planner.registry import PLANNERS, make_planner
+from planner.world_model import Imagined, State
 
 PERIOD_NS = 100_000_000
 REFINING = ("mode2", "icem", "mppi", "gradient")
@@ -100,7 +101,7 @@ def energy_of(
     planner: Any, energy: Any, observation: Observation, actions: np.ndarray, goal: np.ndarray
 ) -> float:
     blocks = (actions / planner.action.limit_m).astype(np.float32).reshape(1, planner.horizon, -1)
-    return float(path_energy(energy, planner.world_model.rollout(observation, blocks).latents, goal)[0])
+    return float(path_energy(energy, planner.world_model.rollout(observation, blocks), goal)[0])
 
 
 def mode2_never_loses_to_its_start(planner: Any, observation: Observation, goal: np.ndarray) -> None:
@@ -114,11 +115,11 @@ def mode2_never_loses_to_its_start(planner: Any, observation: Observation, goal:
     stay = np.zeros((planner.horizon * planner.action.block, planner.action.dim), np.float32)
     rest = planner.warm_start(later.stamp_ns) * planner.action.limit_m
     plan = planner.plan(later)
-    steps = float(planner.energy(later.latent[None], goal)[0])
+    steps = model.steps_from(later, goal)
     nothing = np.zeros((0, planner.horizon, model.block_dim), np.float32)
     reflex = model.rollout_reflex(later, goal, planner.arrivals(steps), nothing)
     slack = 1e-4 * (1 + abs(plan.energy))
-    assert plan.energy <= path_energy(planner.energy, reflex.latents, goal).min() + slack
+    assert plan.energy <= path_energy(planner.energy, reflex, goal).min() + slack
     if steps <= planner.trusted_steps:
         assert plan.energy <= energy_of(planner, planner.energy, later, stay, goal) + slack
         assert plan.energy <= energy_of(planner, planner.energy, later, rest, goal) + slack
@@ -143,7 +144,7 @@ def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, name: str,
 
 def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bundle: Any) -> None:
     planner: Any = Mode2Planner(toy_bundle)
-    planner.world_model.propose = lambda latents, goal, left: np.zeros((len(latents), 4), np.float32)
+    planner.world_model.propose = lambda latents, tools, goal, left: np.zeros((len(latents), 4), np.float32)
     planner.begin(np.array([6.0, -6.0], np.float32))
     energies = [planner.plan(observe((0.0, 0.0))).energy for _ in range(12)]
     assert all(after <= before + 1e-5 for before, after in zip(energies, energies[1:]))
@@ -210,5 +211,7 @@ def test_a_planner_that_does_not_exist_is_named_with_those_that_do(bundle: Bundl
 def test_a_path_at_the_goal_costs_nothing_and_a_nearer_one_less() -> None:
     goal = np.array([1.0, 2.0], np.float32)
     paths = goal + np.float32([0.0, 0.5, 3.0])[:, None, None] * np.ones((3, 4, 2), np.float32)
-    there, near, far = path_energy(latent_distance, paths, goal)
+    tools, actions = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4, 4), np.float32)
+    end = State(paths[:, -1], paths[:, -2], tools[:, -1])
+    there, near, far = path_energy(latent_distance, Imagined(paths, tools, actions, end), goal)
     assert there == 0.0 < near < far

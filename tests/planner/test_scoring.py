@@ -19,8 +19,7 @@ def draw(seed: int, count: int, horizon: int) -> np.ndarray:
 
 
 def whole(model: Any, sequences: np.ndarray, energy: Any) -> np.ndarray:
-    latents = model.rollout(HERE, sequences.reshape(len(sequences), -1, 4)).latents
-    return path_energy(energy, latents, GOAL)
+    return path_energy(energy, model.rollout(HERE, sequences.reshape(len(sequences), -1, 4)), GOAL)
 
 
 @given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 7))
@@ -59,8 +58,9 @@ def test_nothing_is_given_up_unless_told_so(toy_bundle: Any) -> None:
 def test_what_has_no_energy_is_given_up_first(toy_bundle: Any) -> None:
     model = toy_bundle.world_model()
 
-    def energy(latents: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        return np.where(latents[:, 0] > 0.5, np.nan, model.steps_to_go(latents, goal)).astype(np.float32)
+    def energy(latents: np.ndarray, tools: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        steps = model.steps_to_go(latents, tools, goal)
+        return np.where(latents[:, 0] > 0.5, np.nan, steps).astype(np.float32)
 
     sequences = draw(2, 40, 6)
     sequences[:20, :, 0] = 1.0

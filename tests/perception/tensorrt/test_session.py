@@ -59,7 +59,7 @@ def test_each_size_of_batch_is_captured_once_and_then_only_launched(gpu: Any, ti
     session.run(random_rows(session.inputs, 200))
     session.run(random_rows(session.inputs, 200))
     assert (gpu.captures, gpu.launches) == (2, 7)
-    assert len(gpu.memory) == held + 2 * 3  # host and device, for two inputs and an output
+    assert len(gpu.memory) == held + 2 * 4  # host and device, for three inputs and an output
 
 
 def test_a_kept_engine_is_used_and_one_that_is_not_taken_is_built_again_once(
