@@ -208,9 +208,9 @@ class Mode2Planner(LatentPlanner):
     """Reasoning: Mode-1 imagined for several times of arrival, the best kept, then refined by a short search.
 
     Both are judged by the learned time-to-go, which is trusted as far as it was seen to be right: while the
-    goal is further than `trusted_steps`, an optimiser would exploit its errors where play never went, so the
-    choice stays among what the reflex would do. Nearer, staying put and the rest of the last plan compete
-    too, and the refinement never loses to its own start.
+    goal is further than `trusted_steps`, whatever chooses by it exploits its errors, be it among times of
+    arrival only, and Mode-1 goes ahead. Nearer, Mode-1's own time of arrival competes with others, with
+    staying put and with the rest of the last plan, and the refinement never loses to its own start.
     """
 
     trusted_steps = 8.0
@@ -230,7 +230,7 @@ class Mode2Planner(LatentPlanner):
         super().__init__(bundle, seed, budget)
         self.name, self.refiner, self.horizon = name, refiner or REFINERS[name], horizon
         self._model = _differentiable(bundle, name) if self.refiner.needs_gradient else None
-        self._fractions = np.linspace(0, 1, self.arrival_count, dtype=np.float32)
+        self._fractions = np.linspace(0, 1, self.arrival_count - 1, dtype=np.float32)
         self._prepare()
 
     def search(self, observation: Observation) -> Found:
@@ -252,9 +252,13 @@ class Mode2Planner(LatentPlanner):
         return Found(seed, energy, candidates, afford.shortfall(full, done))
 
     def arrivals(self, steps: float) -> Array:
-        """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away."""
+        """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away: the first
+        is Mode-1's own, far from the goal the only one."""
+        own = min(max(steps, 1.0), self.world_model.max_steps)
+        if steps > self.trusted_steps:
+            return np.array([own], np.float32)
         latest = min(max(self.latest_arrival * steps, self.least_latest), self.world_model.max_steps)
-        return 1 + self._fractions * np.float32(latest - 1)
+        return np.append(np.float32(own), 1 + self._fractions * np.float32(latest - 1))
 
     def _imagine(self, observation: Observation, arrivals: Array, others: Array) -> tuple[Array, Array]:
         """Mode-1's sequences for `arrivals`, then `others` (M, T, A), all made allowed; their energies."""
@@ -275,12 +279,12 @@ class Mode2Planner(LatentPlanner):
 
     def _prepare(self) -> None:
         """For what a whole plan does, near the goal and far from it."""
-        reflexes, horizon, samples = self.arrival_count, self.horizon, self.refiner.full.samples
-        seeds = (reflexes, reflexes + 2)
+        horizon, samples = self.horizon, self.refiner.full.samples
+        seeds = (1, self.arrival_count + 2)
         kept, half = going_on_of(samples, self.kept_halfway), horizon // 2
         self.world_model.prepare(
             predict=[*seeds, samples, kept],
-            propose=[reflexes],
+            propose=[1, self.arrival_count],
             steps_to_go=[*(count * horizon for count in seeds), samples * half, kept * (horizon - half)],
         )
 

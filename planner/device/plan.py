@@ -73,7 +73,7 @@ class Mode2Plan(nn.Module):
         switches = MotionLimits(action, info.tool).switches
         self.refinement = Refinement(refiner, switches, self.length)
         buffers = {
-            "fractions": torch.linspace(0, 1, Mode2Planner.arrival_count),
+            "fractions": torch.linspace(0, 1, Mode2Planner.arrival_count - 1),
             "order": torch.arange(self.length),
             "tool_mean": torch.tensor(info.tool.mean),
             "tool_std": torch.tensor(info.tool.std),
@@ -105,8 +105,8 @@ class Mode2Plan(nn.Module):
         near = steps <= self.trusted_steps
         seeds = self._seeds(start, goal, tool, steps, self._rest(last, passed))
         energies = self._energies(start, goal, seeds)
-        # Staying put and the last plan's rest compete near the goal only.
-        energies[-2:].masked_fill_(~near, UNKNOWN)
+        # Far from the goal nothing competes with Mode-1's own time of arrival.
+        energies[1:].masked_fill_(~near, UNKNOWN)
         best = energies.argmin(0, keepdim=True)
         chosen, energy = seeds.index_select(0, best)[0], energies.index_select(0, best)
         if iterations:
@@ -129,7 +129,8 @@ class Mode2Plan(nn.Module):
     def _seeds(self, start: State, goal: Tensor, tool: Tensor, steps: Tensor, rest: Tensor) -> Tensor:
         """Allowed sequences (N + 2, T, A): the reflex for N times of arrival, then `rest`, then staying."""
         latest = (Mode2Planner.latest_arrival * steps).clamp(min=Mode2Planner.least_latest)
-        arrivals = 1 + self.fractions * (latest.clamp(max=self.max_steps) - 1)
+        spread = 1 + self.fractions * (latest.clamp(max=self.max_steps) - 1)
+        arrivals = torch.cat([steps.clamp(1, self.max_steps), spread])
         state, blocks = _rows(start, len(arrivals)), []
         for step in range(self._horizon):
             left = (arrivals - step).clamp(min=1)

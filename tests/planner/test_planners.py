@@ -142,6 +142,21 @@ def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, name: str,
     mode2_never_loses_to_its_start(planner, observe(now), np.array(goal, np.float32))
 
 
+@pytest.mark.parametrize("name", REFINING)
+def test_far_from_the_goal_mode2_does_what_mode1_does_however_little_the_energies_say(
+    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+) -> None:
+    observation, goal = scene
+    reflex, planner = make_planner("mode1", bundle, 0), make_planner(name, bundle, 0)
+    for each in (reflex, planner):
+        each.begin(goal)
+    planner.trusted_steps = 0.0  # type: ignore[attr-defined]
+    planner.energy = lambda latents, tools, goal: np.full(len(latents), np.nan)  # type: ignore[attr-defined]
+    mode1, mode2 = reflex.plan(observation), planner.plan(observation)
+    np.testing.assert_allclose(mode2.actions[: len(mode1.actions)], mode1.actions, atol=1e-6)
+    assert mode2.candidates == 1
+
+
 def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bundle: Any) -> None:
     planner: Any = Mode2Planner(toy_bundle)
     planner.world_model.propose = lambda latents, tools, goal, left: np.zeros((len(latents), 4), np.float32)
