@@ -208,14 +208,15 @@ class Mode2Planner(LatentPlanner):
     """Reasoning: Mode-1 imagined for several times of arrival, the best kept, then refined by a short search.
 
     Both are judged by the learned time-to-go, which is trusted as far as it was seen to be right: while the
-    goal is further than `trusted_steps`, whatever chooses by it exploits its errors, be it among times of
-    arrival only, and Mode-1 goes ahead. Nearer, Mode-1's own time of arrival competes with others, with
-    staying put and with the rest of the last plan, and the refinement never loses to its own start.
+    goal is further than `trusted_steps`, whatever chooses by it exploits its errors where play never went, so
+    the choice stays close to what Mode-1 does. Nearer, quite other times of arrival, staying put and the rest
+    of the last plan compete too, and the refinement never loses to its own start.
     """
 
     trusted_steps = 8.0
-    # The best time of arrival is near the learned time-to-go: 0.4 to 1.5 times of it in all but a few.
+    # Mode-1's own time of arrival and others: near the goal from 1 step on, far from it close to Mode-1's.
     arrival_count, latest_arrival, least_latest = 12, 1.5, 8.0
+    far_earliest, far_latest = 0.75, 1.05
     kept_halfway = 0.5
 
     def __init__(
@@ -252,13 +253,14 @@ class Mode2Planner(LatentPlanner):
         return Found(seed, energy, candidates, afford.shortfall(full, done))
 
     def arrivals(self, steps: float) -> Array:
-        """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away: the first
-        is Mode-1's own, far from the goal the only one."""
-        own = min(max(steps, 1.0), self.world_model.max_steps)
+        """The times of arrival (N,) in model steps that are imagined when the goal is `steps` away. The first
+        is Mode-1's own."""
+        most = self.world_model.max_steps
+        own = min(max(steps, 1.0), most)
+        earliest, latest = 1.0, min(max(self.latest_arrival * steps, self.least_latest), most)
         if steps > self.trusted_steps:
-            return np.array([own], np.float32)
-        latest = min(max(self.latest_arrival * steps, self.least_latest), self.world_model.max_steps)
-        return np.append(np.float32(own), 1 + self._fractions * np.float32(latest - 1))
+            earliest, latest = self.far_earliest * own, min(self.far_latest * own, most)
+        return np.append(own, earliest + self._fractions * (latest - earliest)).astype(np.float32)
 
     def _imagine(self, observation: Observation, arrivals: Array, others: Array) -> tuple[Array, Array]:
         """Mode-1's sequences for `arrivals`, then `others` (M, T, A), all made allowed; their energies."""
@@ -280,11 +282,11 @@ class Mode2Planner(LatentPlanner):
     def _prepare(self) -> None:
         """For what a whole plan does, near the goal and far from it."""
         horizon, samples = self.horizon, self.refiner.full.samples
-        seeds = (1, self.arrival_count + 2)
+        seeds = (self.arrival_count, self.arrival_count + 2)
         kept, half = going_on_of(samples, self.kept_halfway), horizon // 2
         self.world_model.prepare(
             predict=[*seeds, samples, kept],
-            propose=[1, self.arrival_count],
+            propose=[self.arrival_count],
             steps_to_go=[*(count * horizon for count in seeds), samples * half, kept * (horizon - half)],
         )
 

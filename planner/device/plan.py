@@ -105,8 +105,8 @@ class Mode2Plan(nn.Module):
         near = steps <= self.trusted_steps
         seeds = self._seeds(start, goal, tool, steps, self._rest(last, passed))
         energies = self._energies(start, goal, seeds)
-        # Far from the goal nothing competes with Mode-1's own time of arrival.
-        energies[1:].masked_fill_(~near, UNKNOWN)
+        # Staying put and the last plan's rest compete near the goal only.
+        energies[-2:].masked_fill_(~near, UNKNOWN)
         best = energies.argmin(0, keepdim=True)
         chosen, energy = seeds.index_select(0, best)[0], energies.index_select(0, best)
         if iterations:
@@ -128,9 +128,7 @@ class Mode2Plan(nn.Module):
 
     def _seeds(self, start: State, goal: Tensor, tool: Tensor, steps: Tensor, rest: Tensor) -> Tensor:
         """Allowed sequences (N + 2, T, A): the reflex for N times of arrival, then `rest`, then staying."""
-        latest = (Mode2Planner.latest_arrival * steps).clamp(min=Mode2Planner.least_latest)
-        spread = 1 + self.fractions * (latest.clamp(max=self.max_steps) - 1)
-        arrivals = torch.cat([steps.clamp(1, self.max_steps), spread])
+        arrivals = self._arrivals(steps)
         state, blocks = _rows(start, len(arrivals)), []
         for step in range(self._horizon):
             left = (arrivals - step).clamp(min=1)
@@ -138,6 +136,16 @@ class Mode2Plan(nn.Module):
             state = self._advance(state, blocks[-1])
         reflex = torch.stack(blocks, 1).unflatten(2, (self._block, self.dim)).flatten(1, 2)
         return self.limits(torch.cat([reflex, torch.stack([rest, torch.zeros_like(rest)])]), tool)
+
+    def _arrivals(self, steps: Tensor) -> Tensor:
+        """Times of arrival (N,), Mode-1's own first, for a goal that is `steps` (1,) away."""
+        own = steps.clamp(1, self.max_steps)
+        latest = (Mode2Planner.latest_arrival * steps).clamp(min=Mode2Planner.least_latest)
+        near = 1 + self.fractions * (latest.clamp(max=self.max_steps) - 1)
+        earliest, latest = Mode2Planner.far_earliest * own, Mode2Planner.far_latest * own
+        latest = latest.clamp(max=self.max_steps)
+        far = earliest + self.fractions * (latest - earliest)
+        return torch.cat([own, torch.where(steps <= self.trusted_steps, near, far)])
 
     def _energies(self, start: State, goal: Tensor, sequences: Tensor) -> Tensor:
         """Path energies (N,) of sequences (N, T, A)."""

@@ -57,9 +57,9 @@ class DevicePlanner(Mode2Planner):
         iterations, began = self._affordable(), self.budget.clock()
         planned = self._plan.unpack(self._run(inputs, iterations))
         self.budget.refining.learn(1 + iterations, 1, self.budget.clock() - began)
-        compared, dropped = 1, ""
+        compared, dropped = self.arrival_count, ""
         if planned.steps <= self.trusted_steps:
-            compared = self.arrival_count + 2 + iterations * self._effort.samples
+            compared += 2 + iterations * self._effort.samples
             full = Allowance(self.horizon, self._effort)
             dropped = full.shortfall(full, iterations)
         return Found(planned.actions, planned.energy, compared, dropped)

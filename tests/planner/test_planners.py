@@ -142,19 +142,19 @@ def test_mode2_never_loses_to_its_start_in_the_plane(toy_bundle: Any, name: str,
     mode2_never_loses_to_its_start(planner, observe(now), np.array(goal, np.float32))
 
 
-@pytest.mark.parametrize("name", REFINING)
-def test_far_from_the_goal_mode2_does_what_mode1_does_however_little_the_energies_say(
-    bundle: Bundle, scene: tuple[Observation, np.ndarray], name: str
+@given(st.floats(0.0, 60.0, allow_nan=False))
+def test_mode1_s_own_time_of_arrival_competes_and_far_from_the_goal_all_are_close_to_it(
+    toy_bundle: Any, steps: float
 ) -> None:
-    observation, goal = scene
-    reflex, planner = make_planner("mode1", bundle, 0), make_planner(name, bundle, 0)
-    for each in (reflex, planner):
-        each.begin(goal)
-    planner.trusted_steps = 0.0  # type: ignore[attr-defined]
-    planner.energy = lambda latents, tools, goal: np.full(len(latents), np.nan)  # type: ignore[attr-defined]
-    mode1, mode2 = reflex.plan(observation), planner.plan(observation)
-    np.testing.assert_allclose(mode2.actions[: len(mode1.actions)], mode1.actions, atol=1e-6)
-    assert mode2.candidates == 1
+    planner = Mode2Planner(toy_bundle)
+    own, *others = planner.arrivals(steps)
+    most = planner.world_model.max_steps
+    assert own == pytest.approx(min(max(steps, 1.0), most)) and len(others) == 11
+    assert min(others) >= 1.0 and max(others) <= most
+    if steps > planner.trusted_steps:
+        assert 0.75 * own - 1e-3 <= min(others) and max(others) <= 1.05 * own + 1e-3
+    else:
+        assert min(others) == 1.0 and max(others) >= own
 
 
 def test_mode2_goes_on_from_its_last_plan_where_the_reflex_is_of_no_use(toy_bundle: Any) -> None:

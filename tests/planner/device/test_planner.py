@@ -65,7 +65,7 @@ def test_without_noise_it_is_numpy_s_plan_far_and_near_and_from_plan_to_plan(
         push, [*stretches[:2], *(draw_stretch(push, seed) for seed in (0, 1))], refiner, horizon
     )
     compared = {plan.candidates for plan in plans}
-    assert compared == {1, 14 + refiner.iterations * refiner.samples}, "far from goals and near them"
+    assert compared == {12, 14 + refiner.iterations * refiner.samples}, "far from goals and near them"
 
 
 def test_with_the_same_noise_it_is_numpy_s_plan(
@@ -261,7 +261,7 @@ def test_far_from_the_goal_nothing_is_refined_so_nothing_is_dropped(
     stretch = draw_stretch(push, 0)
     planner.begin(-stretch.goal)
     plans = [planner.plan(stretch.observations[-1]) for _ in range(4)]
-    assert {(plan.candidates, plan.dropped) for plan in plans} == {(1, "")}
+    assert {(plan.candidates, plan.dropped) for plan in plans} == {(12, "")}
 
 
 def test_mode2_is_planned_on_the_device_where_torch_runs_the_bundle_on_cuda(
