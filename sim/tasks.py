@@ -145,7 +145,7 @@ TASKS = {
         goal_distance_m=(0.08, 0.25),
         max_demonstration_steps=90,
         play_steps=120,
-        play_episodes=1400,
+        play_episodes=2800,
     ),
 }
 TRAINED = tuple(task.name for task in TASKS.values() if task.trained_as == task.name)
