@@ -35,8 +35,7 @@ class MotionLimits:
         may stay, move along the border or come back, and what it has come back it does not leave again.
         Allowed sequences stay as they are.
         """
-        # Thrice as quick as np.clip for the few numbers that these are.
-        bounded = np.minimum(np.maximum(sequences, -1.0), 1.0).astype(np.float32, copy=False)
+        bounded = np.clip(sequences, -1.0, 1.0).astype(np.float32, copy=False)
         now = np.asarray(tool, np.float32)[self._rows]
         low, high = (self._low - now) / self._limit_m, (self._high - now) / self._limit_m
         way = bounded[..., self._moves].cumsum(1)

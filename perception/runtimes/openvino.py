@@ -15,6 +15,7 @@ from perception.errors import ModelError, RuntimeUnavailable
 from perception.runtimes.contract import Port, Variant, check_inputs
 from perception.runtimes.onnx import OnnxSession
 
+# Sizes that graphs are compiled for are multiples of this, where that costs little.
 STEP = 16
 HINTS = {"bf16": "bf16", "fp32": "f32"}
 
